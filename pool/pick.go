@@ -1,0 +1,293 @@
+package pool
+
+import (
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"sort"
+	"time"
+)
+
+// A Request is what picking a backend depends on besides the pool.
+type Request struct {
+	Client netip.Addr // for Source
+	Random uint64     // fresh random bits, for LeastConn and slow start
+	Turn   uint64     // grows by one with each request, for RoundRobin
+	Now    time.Time  // for slow start
+	Tried  []int      // positions that were tried and failed
+}
+
+// Load tells how many connections a backend has, by its position in
+// Pool.Backends.
+type Load interface {
+	Active(backend int) int
+}
+
+// A Choice is how picking a backend ended.
+type Choice uint8
+
+const (
+	Picked   Choice = iota
+	NobodyUp        // no backend is eligible
+	AllFull         // every eligible backend that was not tried is at MaxConnectionsPerBackend
+	AllTried        // every eligible backend was tried
+)
+
+// Pick picks a backend for a new connection: a position in p.Backends where
+// the Choice is Picked, else -1. It allocates nothing.
+func (p *Pool) Pick(r Request, load Load) (int, Choice) {
+	e := &p.Traffic
+	if len(e.Index) == 0 {
+		return -1, NobodyUp
+	}
+	var i int
+	switch p.Balance {
+	case RoundRobin:
+		i = p.inTurn(r, load)
+	case Source:
+		i = p.bySource(r, load)
+	default:
+		i = p.leastLoaded(r, load)
+	}
+	if i >= 0 {
+		return i, Picked
+	}
+	for _, i := range e.Index {
+		if !slices.Contains(r.Tried, i) {
+			return -1, AllFull
+		}
+	}
+	return -1, AllTried
+}
+
+// free reports whether the backend at i was not tried and has room.
+func (p *Pool) free(i int, r *Request, load Load) bool {
+	return !slices.Contains(r.Tried, i) &&
+		(p.MaxConnectionsPerBackend == 0 || load.Active(i) < p.MaxConnectionsPerBackend)
+}
+
+// fullWeight is what one unit of weight counts in weight: fine enough that
+// the first second of a long slow start is not rounded to nothing.
+const fullWeight = 1000
+
+// weight is the weight of the backend at i at the time now, in thousandths,
+// at least one: during slow start it grows linearly.
+func (p *Pool) weight(i int, now time.Time) uint64 {
+	b := &p.Backends[i]
+	full := uint64(b.Weight) * fullWeight
+	if p.SlowStart <= 0 || b.RampFrom.IsZero() {
+		return full
+	}
+	age := now.Sub(b.RampFrom)
+	if age >= p.SlowStart {
+		return full
+	}
+	return max(1, uint64(float64(full)*max(0, float64(age)/float64(p.SlowStart))))
+}
+
+// leastLoaded is the power of two choices: two backends are drawn by weight,
+// and the one with fewer connections for its weight is taken. It balances
+// nearly as well as looking at all of them and never sends a herd to the one
+// that looks idle.
+func (p *Pool) leastLoaded(r Request, load Load) int {
+	e := &p.Traffic
+	first, second := r.Random, mix(r.Random)
+	if len(r.Tried) == 0 && !r.Now.Before(p.rampEnd) {
+		if len(e.Index) == 1 {
+			if p.free(e.Index[0], &r, load) {
+				return e.Index[0]
+			}
+			return -1
+		}
+		a, b := e.draw(first, -1), e.draw(second, -1)
+		if a == b {
+			b = e.draw(second, a)
+		}
+		fa, fb := p.free(a, &r, load), p.free(b, &r, load)
+		switch {
+		case fa && fb:
+			return p.lighter(a, b, r.Now, load)
+		case fa:
+			return a
+		case fb:
+			return b
+		}
+	}
+	// Somebody was tried, is full or ramps up: draw among the rest.
+	a := p.drawFree(&r, load, first, -1)
+	if a < 0 {
+		return -1
+	}
+	b := p.drawFree(&r, load, second, a)
+	if b < 0 {
+		return a
+	}
+	return p.lighter(a, b, r.Now, load)
+}
+
+// lighter returns the one of a and b with fewer connections for its weight,
+// the one to come counted in.
+func (p *Pool) lighter(a, b int, now time.Time, load Load) int {
+	la := uint64(load.Active(a)+1) * p.weight(b, now)
+	lb := uint64(load.Active(b)+1) * p.weight(a, now)
+	if lb < la {
+		return b
+	}
+	return a
+}
+
+// draw returns a position in Backends by weight. Where but is not
+// negative, that position is left out, which needs two or more.
+func (e *Eligible) draw(random uint64, but int) int {
+	total := e.cumulative[len(e.cumulative)-1]
+	var skipFrom, skipTo uint64
+	if but >= 0 {
+		n, _ := slices.BinarySearch(e.Index, but)
+		skipTo = e.cumulative[n]
+		if n > 0 {
+			skipFrom = e.cumulative[n-1]
+		}
+	}
+	at, _ := bits.Mul64(random, total-(skipTo-skipFrom))
+	if but >= 0 && at >= skipFrom {
+		at += skipTo - skipFrom
+	}
+	return e.Index[sort.Search(len(e.cumulative), func(n int) bool { return e.cumulative[n] > at })]
+}
+
+// drawFree draws by the weights of this moment among the backends that are
+// free, leaving out but; -1 if there is none.
+func (p *Pool) drawFree(r *Request, load Load, random uint64, but int) int {
+	var total uint64
+	for _, i := range p.Traffic.Index {
+		if i != but && p.free(i, r, load) {
+			total += p.weight(i, r.Now)
+		}
+	}
+	at, _ := bits.Mul64(random, total)
+	last := -1
+	for _, i := range p.Traffic.Index {
+		if i == but || !p.free(i, r, load) {
+			continue
+		}
+		w := p.weight(i, r.Now)
+		if at < w {
+			return i
+		}
+		at -= w
+		last = i // a count may have changed between the two loops
+	}
+	return last
+}
+
+// inTurn walks the prebuilt round. A backend in slow start gives up a part of
+// its turns.
+func (p *Pool) inTurn(r Request, load Load) int {
+	round := p.Traffic.turns
+	ramping := r.Now.Before(p.rampEnd)
+	fallback := -1
+	for n := range round {
+		i := round[(r.Turn+uint64(n))%uint64(len(round))]
+		if !p.free(i, &r, load) {
+			continue
+		}
+		if ramping {
+			full := uint64(p.Backends[i].Weight) * fullWeight
+			if mix(r.Random+uint64(n))%full >= p.weight(i, r.Now) {
+				if fallback < 0 {
+					fallback = i
+				}
+				continue
+			}
+		}
+		return i
+	}
+	return fallback
+}
+
+// maxRound bounds the length of one round of weighted turns.
+const maxRound = 4096
+
+// turns lays out one round in which each backend has as many turns as its
+// weight, spread as evenly as can be (the smooth weighted round-robin that
+// nginx made known). Weights are reduced by their common divisor and, where
+// the round would be too long, scaled down.
+func turns(backends []Backend, index []int) []int {
+	divisor := 0
+	for _, i := range index {
+		divisor = gcd(divisor, backends[i].Weight)
+	}
+	weights, sum := make([]int, len(index)), 0
+	for n, i := range index {
+		weights[n] = backends[i].Weight / divisor
+		sum += weights[n]
+	}
+	if sum > maxRound {
+		scaled := 0
+		for n := range weights {
+			weights[n] = max(1, weights[n]*maxRound/sum)
+			scaled += weights[n]
+		}
+		sum = scaled
+	}
+	round := make([]int, 0, sum)
+	credit := make([]int, len(index))
+	for range sum {
+		best := 0
+		for n := range credit {
+			credit[n] += weights[n]
+			if credit[n] > credit[best] {
+				best = n
+			}
+		}
+		credit[best] -= sum
+		round = append(round, index[best])
+	}
+	return round
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// bySource is weighted rendezvous hashing (Thaler and Ravishankar 1998;
+// weights after Schindelhauer and Schomaker 2005): the highest score wins, so
+// that a backend that leaves moves nobody but its own clients. Slow start
+// is not applied: it would move clients twice.
+func (p *Pool) bySource(r Request, load Load) int {
+	client := hashAddr(r.Client)
+	best, top := -1, math.Inf(-1)
+	for _, i := range p.Traffic.Index {
+		if !p.free(i, &r, load) {
+			continue
+		}
+		// 53 random bits as a number in (0, 1).
+		u := (float64(mix(client^p.seeds[i])>>11) + 0.5) / (1 << 53)
+		if score := -float64(p.Backends[i].Weight) / math.Log(u); score > top {
+			best, top = i, score
+		}
+	}
+	return best
+}
+
+// seed is the fixed random number of a backend. It depends on the address
+// alone, so that every host and every restart picks alike.
+func seed(a netip.AddrPort) uint64 { return mix(hashAddr(a.Addr()) + uint64(a.Port())) }
+
+func hashAddr(a netip.Addr) uint64 {
+	b := a.Unmap().As16()
+	return mix(mix(binary.BigEndian.Uint64(b[:8])) ^ binary.BigEndian.Uint64(b[8:]))
+}
+
+// mix is the finalizer of SplitMix64 (Steele, Lea and Flood 2014).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
