@@ -11,7 +11,6 @@ type Eligible struct {
 	FailOpen bool
 
 	cumulative []uint64 // running sums of the weights, in the order of Index
-	turns      []int    // one round of weighted turns, values are positions in Backends
 }
 
 // Has reports whether the backend at position i was chosen.
@@ -75,7 +74,6 @@ func choose(backends []Backend, index []int, failOpen bool) Eligible {
 		sum += uint64(backends[i].Weight)
 		e.cumulative[n] = sum
 	}
-	e.turns = turns(backends, index)
 	return e
 }
 

@@ -185,7 +185,7 @@ func (p *Pool) drawFree(r *Request, load Load, random uint64, but int) int {
 // inTurn walks the prebuilt round. A backend in slow start gives up a part of
 // its turns.
 func (p *Pool) inTurn(r Request, load Load) int {
-	round := p.Traffic.turns
+	round := p.turns
 	ramping := r.Now.Before(p.rampEnd)
 	fallback := -1
 	for n := range round {
@@ -223,6 +223,9 @@ func turns(backends []Backend, index []int) []int {
 	for n, i := range index {
 		weights[n] = backends[i].Weight / divisor
 		sum += weights[n]
+	}
+	if sum == len(index) { // all weigh the same
+		return index
 	}
 	if sum > maxRound {
 		scaled := 0

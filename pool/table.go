@@ -41,6 +41,7 @@ type Pool struct {
 	Traffic Eligible // who takes new connections
 	Names   Eligible // whose addresses are answered
 
+	turns   []int     // one round of weighted turns, positions in Backends; for RoundRobin
 	seeds   []uint64  // per backend, for Source
 	rampEnd time.Time // no backend ramps from then on
 }
@@ -51,6 +52,9 @@ func NewPool(s *Service, backends []Backend) *Pool {
 	p := &Pool{Service: s, Backends: backends}
 	p.Traffic = eligible(backends, s.WhenAllDown, takesConnections)
 	p.Names = eligible(backends, s.WhenAllDown, takesNames)
+	if s.Balance == RoundRobin {
+		p.turns = turns(backends, p.Traffic.Index)
+	}
 	p.seeds = make([]uint64, len(backends))
 	for i := range backends {
 		p.seeds[i] = seed(backends[i].Address)
