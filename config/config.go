@@ -1,0 +1,129 @@
+// Package config is the file format: it reads a configuration strictly, fills
+// in the defaults, and finds every mistake in one go, each with its place.
+//
+// The file is YAML. Each section of it is a list of keys with a rule for each,
+// in file.go, dns.go and service.go; what must hold between keys is in
+// check.go. reference.yaml documents every key.
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+
+	"haslohas.com/elbow/pool"
+)
+
+// A Config is what a configuration file says, complete with the defaults and
+// free of contradictions.
+type Config struct {
+	Host     pool.Host
+	StateDir string // empty: nothing outlives a restart
+	Admin    Admin
+	Log      Log
+	DNS      pool.DNS
+	Services []Service // in the order of the file; names are unique
+
+	file string // the configuration itself
+}
+
+// Admin says where the daemon can be looked at and steered.
+type Admin struct {
+	Listen netip.AddrPort // read-only HTTP; the zero value: off
+	Socket string         // path of the control socket; empty: off
+}
+
+// Log says what is logged and where.
+type Log struct {
+	Level       slog.Level
+	Format      string // text or json
+	Connections string // the connection log: stdout, stderr, off, or the absolute path of a file
+}
+
+// A Service is a service and where its endpoints come from. The endpoints of
+// the embedded one are there if the source is Static.
+type Service struct {
+	*pool.Service
+	Source Source
+}
+
+// A Source says where the endpoints of a service come from.
+type Source struct {
+	Kind   SourceKind
+	File   string          // File: path of the list that is watched
+	Static []pool.Endpoint // Static: sorted by Address, which is unique
+}
+
+// SourceKind is a kind of [Source].
+type SourceKind uint8
+
+const (
+	Static SourceKind = iota // they stand in the configuration
+	File                     // they stand in a file of their own, in the file_sd format of Prometheus
+)
+
+func (k SourceKind) String() string {
+	if k == File {
+		return "file"
+	}
+	return "static"
+}
+
+// Load reads the configuration file at path and the zone files it names. What
+// is wrong with the content is an [Errors].
+func Load(path string) (*Config, error) {
+	text, err := read(path, maxText)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return Parse(path, text)
+}
+
+// Parse is Load for a text that was read already. Errors call it name, and
+// relative paths in it are taken from the folder of name. The error is always
+// an [Errors].
+func Parse(name string, text []byte) (*Config, error) {
+	d := newDecoder(name)
+	root, err := document(text)
+	if err != nil {
+		d.add(*err)
+		return nil, d.failed()
+	}
+	c := d.config(root)
+	if err := d.failed(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Files returns the paths of the files that c was made from: the configuration
+// and the zone files. A change of any of them asks for a reload.
+func (c *Config) Files() []string {
+	files := []string{c.file}
+	for _, z := range c.DNS.Zones {
+		if z.File != "" {
+			files = append(files, z.File)
+		}
+	}
+	return files
+}
+
+// read returns the content of the file at path, which must not have more than
+// limit bytes.
+func read(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(text)) > limit {
+		return nil, fmt.Errorf("%s is larger than %d MiB", path, limit>>20)
+	}
+	return text, nil
+}

@@ -1,0 +1,115 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// A claim is somebody's wish to listen on an address and port, TCP.
+type claim struct {
+	addr netip.AddrPort
+	path string
+}
+
+// claims finds out who wants what another has, in one step for each. Port 0
+// is a wish for any port, so it never meets another.
+type claims struct {
+	exact    map[netip.AddrPort]claim
+	wildcard [2]map[uint16]claim // 0.0.0.0 and [::], by port
+	any      [2]map[uint16]claim // the first of any IPv4 and any IPv6 address, by port
+}
+
+func newClaims() *claims {
+	c := &claims{exact: make(map[netip.AddrPort]claim)}
+	for i := range c.any {
+		c.wildcard[i], c.any[i] = make(map[uint16]claim), make(map[uint16]claim)
+	}
+	return c
+}
+
+// add adds a claim unless it meets one that was added before, which is
+// returned. A wildcard meets every address of its family, and [::] those of
+// IPv4 too: such a socket takes both.
+func (c *claims) add(n claim) (before claim, met bool) {
+	const v4, v6 = 0, 1
+	addr, port := n.addr.Addr(), n.addr.Port()
+	if !n.addr.IsValid() || port == 0 {
+		return claim{}, false
+	}
+	family := v4
+	if addr.Is6() {
+		family = v6
+	}
+	meets := []map[uint16]claim{c.wildcard[v6]}
+	if family == v4 {
+		meets = append(meets, c.wildcard[v4])
+	}
+	if addr.IsUnspecified() {
+		meets = append(meets, c.any[family])
+		if family == v6 {
+			meets = append(meets, c.any[v4])
+		}
+	}
+	if before, met := c.exact[n.addr]; met {
+		return before, true
+	}
+	for _, m := range meets {
+		if before, met := m[port]; met {
+			return before, true
+		}
+	}
+	c.exact[n.addr] = n
+	if _, there := c.any[family][port]; !there {
+		c.any[family][port] = n
+	}
+	if addr.IsUnspecified() {
+		c.wildcard[family][port] = n
+	}
+	return claim{}, false
+}
+
+// checkListeners checks that no two listeners want the same TCP port of the
+// same address: there would be no way to tell their connections apart.
+func (d *decoder) checkListeners(c *Config) {
+	taken := newClaims()
+	add := func(path string, addr netip.AddrPort) {
+		before, met := taken.add(claim{addr, path})
+		switch {
+		case !met:
+		case before.addr == addr:
+			d.fail(path, "%s is already taken by %s", addr, d.origin(before.path))
+		default:
+			d.fail(path, "%s overlaps %s of %s", addr, before.addr, d.origin(before.path))
+		}
+	}
+	for i, a := range c.DNS.Listen {
+		if d.has("dns.listen") {
+			add(fmt.Sprintf("dns.listen[%d]", i), a)
+		} else {
+			add("dns.listen", a)
+		}
+	}
+	add("admin.listen", c.Admin.Listen)
+	for i, s := range c.Services {
+		for j, a := range s.Listen {
+			add(fmt.Sprintf("services[%d].listen[%d]", i, j), a)
+		}
+	}
+}
+
+// origin names the value at path in a message; it may be a default.
+func (d *decoder) origin(path string) string {
+	if !d.has(path) {
+		return path + " (its default)"
+	}
+	return path
+}
+
+// reaches reports whether a connection from this host to a is one to the
+// listener l. The addresses in own are of this host.
+func reaches(l, a netip.AddrPort, own []netip.Addr) bool {
+	return l == a || l.Port() == a.Port() && l.Addr().IsUnspecified() &&
+		(l.Addr().Is6() || a.Addr().Is4()) &&
+		(a.Addr().IsLoopback() || slices.Contains(own, a.Addr()))
+}
