@@ -1,0 +1,270 @@
+package admin
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"haslohas.com/elbow/pool"
+)
+
+// Status is all that there is to know at one moment: GET /api/v1/status.
+// Lists are never null.
+type Status struct {
+	Version    string    `json:"version"`
+	Generation uint64    `json:"generation"` // of the table; 0: nothing was decided yet
+	Ready      bool      `json:"ready"`
+	NotReady   string    `json:"not_ready,omitempty"` // why Ready is false
+	Verdict    Verdict   `json:"verdict"`
+	Host       Host      `json:"host"`
+	Time       time.Time `json:"time"`               // when this was true, by the clock of the host
+	Started    time.Time `json:"started"`            // the daemon
+	Published  time.Time `json:"published,omitzero"` // the table
+
+	Services    []ServiceStatus `json:"services"`
+	Zones       []ZoneStatus    `json:"zones"`
+	Sources     []SourceStatus  `json:"sources"`
+	Transitions []Transition    `json:"transitions"` // the newest first, a bounded number
+}
+
+// Host is the machine that the daemon runs on.
+type Host struct {
+	Name      string       `json:"name"`
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// A ServiceStatus is one service and its backends.
+type ServiceStatus struct {
+	Name        string           `json:"name"`
+	Listeners   []ListenerStatus `json:"listeners"`
+	Hostnames   []string         `json:"hostnames"`
+	Answer      string           `json:"answer"` // proxied or direct
+	Balance     string           `json:"balance"`
+	WhenAllDown string           `json:"when_all_down"`
+	FailOpen    bool             `json:"fail_open"` // no backend is well and all are tried
+	Verdict     Verdict          `json:"verdict"`
+	Names       []NameStatus     `json:"names"` // what each hostname resolves to
+	Backends    []BackendStatus  `json:"backends"`
+}
+
+// A ListenerStatus is a public TCP port of a service.
+type ListenerStatus struct {
+	Address     string `json:"address"`
+	Connections int    `json:"connections"`
+	Error       string `json:"error,omitempty"` // why it is not open
+}
+
+// A NameStatus is what a hostname of a service resolves to and for how long
+// that may be cached.
+type NameStatus struct {
+	Name      string       `json:"name"`
+	Zone      string       `json:"zone"` // empty: elbow is not asked for it
+	Addresses []netip.Addr `json:"addresses"`
+	TTL       int          `json:"ttl"` // seconds
+	Degraded  bool         `json:"degraded"`
+	Reason    string       `json:"ttl_reason"`
+}
+
+// A BackendStatus is one backend and the verdict on it.
+type BackendStatus struct {
+	Address     string       `json:"address"`
+	Node        string       `json:"node"`
+	State       string       `json:"state"` // unknown, up, down, draining, forced-up, forced-down
+	Since       time.Time    `json:"since,omitzero"`
+	Reason      string       `json:"reason"`
+	Weight      int          `json:"weight"`
+	Connections int          `json:"connections"`
+	Eligible    bool         `json:"eligible"` // takes new connections
+	Answered    bool         `json:"answered"` // counts for DNS answers
+	Why         string       `json:"why"`      // Eligible is as it is
+	Drain       string       `json:"drain,omitempty"`
+	Suspect     bool         `json:"suspect,omitempty"` // real traffic just failed to connect
+	Public      []netip.Addr `json:"public,omitempty"`
+	Zone        string       `json:"zone,omitempty"` // of the cloud
+}
+
+// A ZoneStatus is a zone as the DNS server serves it.
+type ZoneStatus struct {
+	Name   string `json:"name"`
+	Serial uint32 `json:"serial"`
+	Names  int    `json:"names"`
+}
+
+// A SourceStatus is a place where endpoints come from.
+type SourceStatus struct {
+	Name      string    `json:"name"`
+	Endpoints int       `json:"endpoints"`
+	Age       int       `json:"age_seconds"` // since the last good set
+	Error     string    `json:"error"`
+	Updated   time.Time `json:"updated,omitzero"`
+}
+
+// status gathers everything as it is now.
+func (s *Server) status() Status {
+	now := time.Now()
+	t := s.opts.Table.Load()
+	st := Status{
+		Version:     s.opts.Version,
+		Generation:  t.Generation,
+		Ready:       true,
+		Host:        Host{Name: t.Host.Name, Addresses: orEmpty(t.Host.Addresses)},
+		Time:        seconds(now),
+		Started:     seconds(s.started),
+		Published:   seconds(t.Published),
+		Services:    make([]ServiceStatus, len(t.Pools)),
+		Zones:       []ZoneStatus{},
+		Sources:     []SourceStatus{},
+		Transitions: s.history.list(),
+	}
+	if err := s.ready(); err != nil {
+		st.Ready, st.NotReady = false, err.Error()
+	}
+	listeners := s.listeners()
+	for i, p := range t.Pools {
+		st.Services[i] = s.service(t, p, listeners)
+	}
+	if s.opts.Zones != nil {
+		for _, z := range s.opts.Zones() {
+			st.Zones = append(st.Zones, ZoneStatus(z))
+		}
+		slices.SortFunc(st.Zones, func(a, b ZoneStatus) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	if s.opts.Sources != nil {
+		for _, src := range s.opts.Sources() {
+			out := SourceStatus{Name: src.Name, Endpoints: src.Endpoints, Error: src.Err, Updated: seconds(src.Updated)}
+			if !src.Updated.IsZero() {
+				out.Age = int(max(0, now.Sub(src.Updated)) / time.Second)
+			}
+			st.Sources = append(st.Sources, out)
+		}
+		slices.SortFunc(st.Sources, func(a, b SourceStatus) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	st.Verdict = overall(&st)
+	return st
+}
+
+func (s *Server) ready() error {
+	if s.opts.Ready == nil {
+		return nil
+	}
+	return s.opts.Ready()
+}
+
+// listeners returns what the proxy says about each of its ports, by the address
+// that the table has for it.
+func (s *Server) listeners() map[netip.AddrPort]Listener {
+	out := make(map[netip.AddrPort]Listener)
+	if s.opts.Listeners != nil {
+		for _, l := range s.opts.Listeners() {
+			if !l.Configured.IsValid() {
+				l.Configured = l.Address
+			}
+			out[l.Configured] = l
+		}
+	}
+	return out
+}
+
+func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[netip.AddrPort]Listener) ServiceStatus {
+	out := ServiceStatus{
+		Name:        p.Name,
+		Listeners:   make([]ListenerStatus, len(p.Listen)),
+		Hostnames:   orEmpty(p.Hostnames),
+		Answer:      p.Answer.String(),
+		Balance:     p.Balance.String(),
+		WhenAllDown: p.WhenAllDown.String(),
+		FailOpen:    p.Traffic.FailOpen,
+		Names:       make([]NameStatus, len(p.Hostnames)),
+		Backends:    make([]BackendStatus, len(p.Backends)),
+	}
+	for i, a := range p.Listen {
+		out.Listeners[i].Address = a.String()
+		if l, ok := listeners[a]; ok {
+			if l.Address.IsValid() {
+				out.Listeners[i].Address = l.Address.String()
+			}
+			out.Listeners[i].Connections = l.Connections
+			if l.Err != nil {
+				out.Listeners[i].Error = l.Err.Error()
+			}
+		}
+	}
+	for i, h := range p.Hostnames {
+		out.Names[i] = name(t, p, h)
+	}
+	eligible, answered := positions(p.Traffic.Index), positions(p.Names.Index)
+	for i := range p.Backends {
+		b := &p.Backends[i]
+		out.Backends[i] = BackendStatus{
+			Address:     b.Address.String(),
+			Node:        b.Node,
+			State:       b.State.String(),
+			Since:       seconds(b.Since),
+			Reason:      b.Reason,
+			Weight:      b.Weight,
+			Connections: s.active(p.Name, b.Address),
+			Eligible:    eligible[i],
+			Answered:    answered[i],
+			Why:         why(p, b, eligible[i]),
+			Drain:       b.Drain.String(),
+			Suspect:     b.Suspect,
+			Public:      b.Public,
+			Zone:        b.Zone,
+		}
+	}
+	out.Verdict = verdict(&out)
+	return out
+}
+
+// name says what the hostname h of p resolves to.
+func name(t *pool.Table, p *pool.Pool, h string) NameStatus {
+	out := NameStatus{Name: h, Addresses: []netip.Addr{}}
+	z := t.DNS.Zone(h)
+	if z == nil {
+		out.Reason = "no zone of this elbow holds the name"
+		return out
+	}
+	life := p.Lifetime(z.TTL)
+	out.Zone = z.Name
+	out.Addresses = orEmpty(p.Addresses(t.Host.Addresses))
+	out.TTL = int(life.TTL / time.Second)
+	out.Degraded = life.Degraded
+	out.Reason = life.Reason
+	if len(out.Addresses) == 0 {
+		// What is answered then is NODATA, and that is cached for the negative TTL.
+		out.TTL = int(z.TTL.Negative / time.Second)
+	}
+	return out
+}
+
+func (s *Server) active(service string, backend netip.AddrPort) int {
+	if s.opts.Active == nil {
+		return 0
+	}
+	return s.opts.Active(service, backend)
+}
+
+// positions is index as a set.
+func positions(index []int) map[int]bool {
+	out := make(map[int]bool, len(index))
+	for _, i := range index {
+		out[i] = true
+	}
+	return out
+}
+
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+// seconds is t as it is shown: UTC, without fractions.
+func seconds(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC().Truncate(time.Second)
+}

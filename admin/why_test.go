@@ -1,0 +1,190 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"haslohas.com/elbow/pool"
+)
+
+func TestWhy(t *testing.T) {
+	h := server(degraded(7), nil).handler(false)
+	for _, test := range []struct {
+		name, kind, summary string
+		lines               []string
+	}{
+		{"web.public.haslohas.com", "hostname", "web.public.haslohas.com is answered with 54.93.167.95 for 5s",
+			[]string{"the TTL is 5s because 172.31.8.18:80 is down and could change within 2s", "service web: 1 of 2 up, serving, balanced by leastconn"}},
+		{"WEB.public.haslohas.com.", "hostname", "web.public.haslohas.com is answered", nil},
+		{"web", "service", "service web: 1 of 2 up, serving", []string{"0.0.0.0:80 has 12 connections"}},
+		{"0.0.0.0:80", "listener", "0.0.0.0:80 belongs to service web and has 12 connections", nil},
+		{"54.93.167.95:80", "listener", "0.0.0.0:80 belongs to service web", []string{"54.93.167.95:80 is open as 0.0.0.0:80, on every address of this host"}},
+		{"172.31.8.233:80", "backend", "172.31.8.233:80 takes new connections", []string{"in service web it takes new connections: it is up"}},
+		{"web/172.31.8.18:80", "backend", "web/172.31.8.18:80 takes no new connections",
+			[]string{"in service web, 172.31.8.18:80 is down: tcp connect: connection refused", "in service web it takes no new connections: it is down, and others are well"}},
+		{"172.31.8.18", "backend", "172.31.8.18 takes no new connections", nil},
+		{"minion1", "node", "minion1 takes new connections", nil},
+		{"public.haslohas.com", "zone", "public.haslohas.com is a zone of this elbow, serial 2026112207",
+			[]string{"its static records come from /etc/elbow/public.zone", "TTLs: 30s in calm, 5s while a state could flip, 7s for what does not exist"}},
+		{"wbe.public.haslohas.com", "name", "wbe.public.haslohas.com does not exist in zone public.haslohas.com (NXDOMAIN, cached for 7s)",
+			[]string{"names like it that exist: web.public.haslohas.com, public.haslohas.com"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := ask(h, "GET", "/api/v1/why?name="+url.QueryEscape(test.name), "")
+			var got Why
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 200 {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+			if got.Kind != test.kind || got.Generation != 7 || !strings.HasPrefix(got.Summary, test.summary) {
+				t.Errorf("got %s %q of generation %d, want %s %q", got.Kind, got.Summary, got.Generation, test.kind, test.summary)
+			}
+			for _, l := range test.lines {
+				if !slices.Contains(got.Lines, l) {
+					t.Errorf("no line %q in %q", l, got.Lines)
+				}
+			}
+		})
+	}
+}
+
+func TestWhyOfNothing(t *testing.T) {
+	h := server(calm(7), nil).handler(false)
+	for query, want := range map[string]struct {
+		code int
+		says string
+	}{
+		"":                                  {400, "name: it is missing"},
+		"?name=":                            {400, "name: it is missing"},
+		"?name=" + strings.Repeat("x", 600): {400, "at most 512"},
+		"?name=www.example.com":             {404, "no hostname, service"},
+		"?name=minion3":                     {404, `"minion1"`},
+		"?name=webb":                        {404, `"web"`},
+		"?name=172.31.8.233%3A81":           {404, `"172.31.8.233:80"`},
+		"?name=api%2F172.31.8.233%3A80":     {404, `"172.31.8.233:80"`},
+	} {
+		w := ask(h, "GET", "/api/v1/why"+query, "")
+		if w.Code != want.code {
+			t.Errorf("%.40s: %d, want %d", query, w.Code, want.code)
+		}
+		contains(t, query, w.Body.String(), want.says)
+	}
+}
+
+func TestWhySaysThatDNSLagsBehind(t *testing.T) {
+	out, ok := server(degraded(9), nil).why(degraded(9), "web.public.haslohas.com")
+	if !ok || !slices.Contains(out.Lines, "DNS answers from generation 7, the newest is 9") {
+		t.Errorf("%v %q", ok, out.Lines)
+	}
+}
+
+func FuzzWhy(f *testing.F) {
+	for _, seed := range []string{"web", "0.0.0.0:80", "[::]:80", "web/172.31.8.18:80", "/", "a/b/c", "....", "\x00", "::1%eth0", "ü.public.haslohas.com"} {
+		f.Add(seed)
+	}
+	h := server(degraded(7), nil).handler(false)
+	f.Fuzz(func(t *testing.T, name string) {
+		w := ask(h, "GET", "/api/v1/why?name="+url.QueryEscape(name), "")
+		if !json.Valid(w.Body.Bytes()) || w.Code != http.StatusOK && w.Code != http.StatusNotFound && w.Code != http.StatusBadRequest {
+			t.Errorf("%q: %d %s", name, w.Code, w.Body)
+		}
+	})
+}
+
+// TestEveryStateHasItsReason: each backend says why it takes connections or not.
+func TestEveryStateHasItsReason(t *testing.T) {
+	up := backend(minion2, "minion2", pool.Up, "")
+	for _, test := range []struct {
+		name   string
+		change func(*pool.Backend)
+		rule   pool.WhenAllDown
+		alone  bool
+		takes  bool
+		why    string
+	}{
+		{"up", func(b *pool.Backend) {}, pool.ServeAll, false, true, "it is up"},
+		{"forced up", func(b *pool.Backend) { b.State = pool.ForcedUp }, pool.ServeAll, false, true, "an operator forced it up"},
+		{"forced down", func(b *pool.Backend) { b.State = pool.ForcedDown }, pool.ServeAll, true, false, "an operator forced it down"},
+		{"weight 0", func(b *pool.Backend) { b.Weight = 0 }, pool.ServeAll, true, false, "its weight is 0"},
+		{"suspect", func(b *pool.Backend) { b.Suspect = true }, pool.ServeAll, false, false, "passed over"},
+		{"suspect, alone", func(b *pool.Backend) { b.Suspect = true }, pool.ServeAll, true, true, "no other backend is well"},
+		{"down", func(b *pool.Backend) { b.State = pool.Down }, pool.ServeAll, false, false, "others are well"},
+		{"down, all", func(b *pool.Backend) { b.State = pool.Down }, pool.ServeAll, true, true, "whenAllDown is all"},
+		{"down, refuse", func(b *pool.Backend) { b.State = pool.Down }, pool.Refuse, true, false, "it is down, and whenAllDown is refuse"},
+		{"unknown", func(b *pool.Backend) { b.State = pool.Unknown }, pool.ServeAll, false, false, "not probed yet"},
+		{"leaving DNS", func(b *pool.Backend) { b.State, b.Drain = pool.Draining, pool.LeavingDNS }, pool.ServeAll, false, true, "cached DNS answers may still"},
+		{"finishing", func(b *pool.Backend) { b.State, b.Drain = pool.Draining, pool.Finishing }, pool.ServeAll, false, false, "established connections finish"},
+		{"drained", func(b *pool.Backend) { b.State, b.Drain = pool.Draining, pool.Drained }, pool.ServeAll, false, false, "safe to power off"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := backend(minion1, "minion1", pool.Up, "")
+			test.change(&b)
+			backends := []pool.Backend{b}
+			if !test.alone {
+				backends = append(backends, up)
+			}
+			p := pool.NewPool(&pool.Service{Name: "web", WhenAllDown: test.rule}, backends)
+			got := server(table(1, p), nil).status().Services[0].Backends[0]
+			if got.Eligible != test.takes || !strings.Contains(got.Why, test.why) {
+				t.Errorf("eligible %v, %q; want %v, %q", got.Eligible, got.Why, test.takes, test.why)
+			}
+		})
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	up, down := backend(minion1, "a", pool.Up, ""), backend(minion2, "b", pool.Down, "")
+	drain, off, unknown := down, down, down
+	drain.State, drain.Drain = pool.Draining, pool.Finishing
+	off.State, unknown.State = pool.ForcedDown, pool.Unknown
+	other := func(name string, rule pool.WhenAllDown, backends ...pool.Backend) *pool.Pool {
+		return pool.NewPool(&pool.Service{Name: name, WhenAllDown: rule}, backends)
+	}
+	for _, test := range []struct {
+		name  string
+		pools []*pool.Pool
+		level Level
+		text  string
+	}{
+		{"none", nil, OK, "No services are configured"},
+		{"calm", []*pool.Pool{web(up, up)}, OK, "All 2 backends of 1 service are up"},
+		{"one", []*pool.Pool{web(up)}, OK, "The one backend of 1 service is up"},
+		{"calm, two services", []*pool.Pool{web(up, up), other("api", pool.ServeAll, up)}, OK, "All 3 backends of 2 services are up"},
+		{"one down", []*pool.Pool{web(up, down)}, Warn, "web: 1 of 2 up, serving"},
+		{"draining", []*pool.Pool{web(up, drain)}, Warn, "web: 1 of 2 up, 1 draining, serving"},
+		{"forced down", []*pool.Pool{web(up, off)}, Warn, "web: 1 of 2 up, 1 forced down, serving"},
+		{"fail open", []*pool.Pool{web(down, down)}, Bad, "web: none of 2 backends up, all are tried"},
+		{"refused", []*pool.Pool{other("web", pool.Refuse, down)}, Bad, "web: none of 1 backend up, refusing"},
+		{"empty", []*pool.Pool{web()}, Bad, "web: no backends"},
+		{"not probed", []*pool.Pool{web(unknown)}, Starting, "web: not probed yet"},
+		{"the worst first", []*pool.Pool{web(up, down), other("api", pool.Refuse, down), other("db", pool.ServeAll, up, down)}, Bad,
+			"api: none of 1 backend up, refusing; web: 1 of 2 up, serving; and 1 more"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := server(table(3, test.pools...), nil).status().Verdict; got != (Verdict{test.level, test.text}) {
+				t.Errorf("%s %q, want %s %q", got.Level, got.Text, test.level, test.text)
+			}
+		})
+	}
+	t.Run("port not open", func(t *testing.T) {
+		s := server(calm(3), func(o *Options) {
+			o.Listeners = func() []Listener { return []Listener{{Address: every80, Err: errors.New("in use")}} }
+		})
+		if got := s.status().Verdict; got != (Verdict{Bad, "web: port 0.0.0.0:80 is not open"}) {
+			t.Errorf("%+v", got)
+		}
+	})
+	t.Run("source in trouble", func(t *testing.T) {
+		s := server(calm(3), func(o *Options) {
+			o.Sources = func() []Source { return []Source{{Name: "web/file", Err: "no such file", Updated: time.Now()}} }
+		})
+		if got := s.status().Verdict; got != (Verdict{Warn, "All backends are up, but source web/file has an error"}) {
+			t.Errorf("%+v", got)
+		}
+	})
+}
