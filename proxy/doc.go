@@ -1,0 +1,56 @@
+// Package proxy relays TCP connections to the backends of the newest
+// [pool.Table].
+//
+// # Shape
+//
+// What is decided exists once, in the core: which service a connection
+// belongs to, whether it may enter, which backend it gets, when it is retried,
+// queued, drained or cut, what is counted and logged. The core never blocks:
+// it is a machine of steps, one [session] for each connection, that is told
+// what happened (accepted, received, connected, dialFailed, resumed, expired)
+// and answers with the [step] to do next.
+//
+// How bytes move is the business of an [engine]. It accepts, dials, copies and
+// reports; it takes no decision. The one here, the portable engine, is built
+// on package net with two goroutines for each connection.
+//
+// # Connection log
+//
+// Each connection is one line of JSON, written when it has ended:
+//
+//	time         when it was accepted, RFC 3339 with milliseconds, UTC
+//	client       address and port of the client; behind a trusted PROXY header the one it names
+//	peer         who really connected, only where that is not the client
+//	listener     the listener as it is configured
+//	service      empty where the listener belonged to none any more
+//	backend      the last one that was tried, empty if there was none
+//	connect_ms   how long the successful connect took; 0 without one
+//	duration_ms  from accept to end
+//	bytes_in     client to backend, without PROXY headers
+//	bytes_out    backend to client
+//	reason       why it ended, see below
+//	retries      connects that were tried again after one failed
+//	generation   of the Table that the backend was picked by
+//	fail_open    whether no backend was well and all were tried
+//
+// The reasons:
+//
+//	client-closed       both sides have closed, the client first
+//	backend-closed      both sides have closed, the backend first
+//	client-reset        the client has reset the connection
+//	backend-reset       the backend has reset the connection
+//	client-lost         the client does not answer any more (TCP timeout)
+//	backend-lost        the backend does not answer any more
+//	idle-timeout        no byte in either direction for idleTimeout
+//	half-close-timeout  one side had closed, then no byte for halfCloseTimeout
+//	connect-failed      no attempt to connect to a backend succeeded
+//	no-backend          no backend is eligible
+//	not-allowed         the client is not in the allow list
+//	limit               maxConnections is reached
+//	queue-full          every backend is full, and so is the queue
+//	queue-timeout       every backend stayed full for queue.timeout
+//	proxy-header        a trusted peer sent no valid PROXY header in time
+//	drain-timeout       the backend, service or listener went and the time to finish ran out
+//	shutdown            the proxy ends and the time to finish ran out
+//	local-fault         this host ran out of descriptors, ports or memory
+package proxy

@@ -1,0 +1,199 @@
+package proxy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// How long to wait before a listener that could not be opened is tried again;
+// it doubles each time.
+const (
+	minBindRetry = 100 * time.Millisecond
+	maxBindRetry = 5 * time.Second
+)
+
+// A listener is a TCP address that clients connect to. It exists while the
+// Table names it or a connection came through it.
+type listener struct {
+	address netip.AddrPort // as it is configured
+	text    string         // of address
+	active  atomic.Int64   // connections that came through it
+	pause   atomic.Int64   // of the last accept that failed, nanoseconds; 0: the last one succeeded
+	cut     cutoff         // set while the Table does not name it
+
+	// Guarded by Server.mu.
+	service string        // that it belongs to
+	drain   time.Duration // the drain timeout of that service
+	bound   netip.AddrPort
+	close   func() // nil: it is not open
+	err     error  // why it is not open
+	retry   time.Duration
+	retryAt time.Time
+}
+
+// A ListenerStatus is the state of one listener.
+type ListenerStatus struct {
+	Address     netip.AddrPort // where it listens; differs from Configured where the configured port is 0
+	Configured  netip.AddrPort // as the Table names it
+	Service     string
+	Connections int   // that came through it and go on
+	Err         error // why it is not open; nil: it is open
+}
+
+// errNotYet is the state of a listener between a Table and its first bind.
+var errNotYet = errors.New("not opened yet")
+
+// follow opens and closes listeners until they are those of v, and returns
+// when to try again those that could not be opened. A listener that stays is not
+// touched: to which service it leads is looked up for each connection.
+func (s *Server) follow(e engine, v *view, now time.Time) (again time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	again = now.Add(time.Hour)
+	for address, l := range s.listeners {
+		if v.byListener[address] == nil && l.close != nil {
+			l.close()
+			l.close = nil
+			s.core.log.Info("listener closed", "listener", l.text, "service", l.service)
+		}
+		if v.byListener[address] == nil {
+			l.err = nil
+			if !l.cut.isSet() {
+				l.cut.set(s.core.moment(now.Add(l.drain)))
+			}
+		}
+	}
+	// In the order of the pools, so that logs and conflicts are the same each time.
+	for _, p := range v.table.Pools {
+		for _, address := range p.Listen {
+			l := s.listeners[address]
+			if l == nil {
+				l = &listener{address: address, text: address.String()}
+				s.listeners[address] = l
+			}
+			if l.close != nil && l.service != p.Name {
+				s.core.log.Info("listener leads to another service", "listener", l.text, "service", p.Name, "before", l.service)
+			}
+			if l.cut.isSet() {
+				l.cut.clear()
+				l.retry, l.retryAt = 0, time.Time{}
+			}
+			l.service, l.drain = p.Name, p.DrainTimeout
+			if l.close == nil {
+				s.open(e, l, now)
+			}
+			if l.close == nil {
+				again = earlier(again, l.retryAt)
+			}
+		}
+	}
+	return again
+}
+
+// open binds l unless it is too early to try again. The caller holds s.mu.
+func (s *Server) open(e engine, l *listener, now time.Time) {
+	if now.Before(l.retryAt) {
+		return
+	}
+	bound, stop, err := e.listen(l)
+	if err != nil {
+		if l.err == nil || l.err.Error() != err.Error() {
+			s.core.log.Error("listener cannot be opened; trying again", "listener", l.text, "service", l.service, "err", err)
+		}
+		l.err = err
+		l.retry = min(max(minBindRetry, 2*l.retry), maxBindRetry)
+		l.retryAt = now.Add(l.retry)
+		return
+	}
+	l.bound, l.close, l.err, l.retry, l.retryAt = bound, stop, nil, 0, time.Time{}
+	s.core.log.Info("listener open", "listener", bound.String(), "service", l.service)
+}
+
+// closeListeners closes all, for the end.
+func (s *Server) closeListeners() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.listeners {
+		if l.close != nil {
+			l.close()
+			l.close = nil
+		}
+	}
+}
+
+// purgeListeners forgets those that are closed and not used, and returns the
+// next cutoff of one that is used; ok is false if there is none.
+func (s *Server) purgeListeners() (next moment, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for address, l := range s.listeners {
+		if !l.cut.isSet() {
+			continue
+		}
+		if l.active.Load() == 0 {
+			delete(s.listeners, address)
+			continue
+		}
+		if at := l.cut.at.Load(); !ok || at < next {
+			next, ok = at, true
+		}
+	}
+	return next, ok
+}
+
+// Serving returns nil if every listener of the newest Table is open and leads to
+// its service, else an error that names which are not and why.
+func (s *Server) Serving() error {
+	t := s.core.table.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, p := range t.Pools {
+		for _, address := range p.Listen {
+			l := s.listeners[address]
+			if l != nil && l.close != nil {
+				continue
+			}
+			err := errNotYet
+			if l != nil && l.err != nil {
+				err = l.err
+			}
+			errs = append(errs, fmt.Errorf("service %q: listener %s: %w", p.Name, address, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Listeners returns the listeners that the proxy was last told of, by address.
+func (s *Server) Listeners() []ListenerStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []ListenerStatus
+	for _, l := range s.listeners {
+		if l.cut.isSet() {
+			continue
+		}
+		status := ListenerStatus{
+			Address:     l.address,
+			Configured:  l.address,
+			Service:     l.service,
+			Connections: int(l.active.Load()),
+			Err:         l.err,
+		}
+		if l.close != nil {
+			status.Address = l.bound
+		} else if l.err == nil {
+			status.Err = errNotYet
+		}
+		all = append(all, status)
+	}
+	slices.SortFunc(all, func(a, b ListenerStatus) int {
+		return cmp.Or(a.Configured.Compare(b.Configured), a.Address.Compare(b.Address))
+	})
+	return all
+}

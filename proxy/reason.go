@@ -1,0 +1,54 @@
+package proxy
+
+// A reason says why a connection ended. The texts are described with the
+// package.
+type reason uint8
+
+const (
+	goesOn reason = iota // it has not ended
+	clientClosed
+	backendClosed
+	clientReset
+	backendReset
+	clientLost
+	backendLost
+	idleTimeout
+	halfCloseTimeout
+	drainTimeout
+	shutdown
+	connectFailed // from here on: it never reached a backend
+	noBackend
+	notAllowed
+	overLimit
+	queueFull
+	queueTimeout
+	proxyHeader
+	localFault
+	reasons // how many there are
+)
+
+var reasonTexts = [reasons]string{
+	clientClosed:     "client-closed",
+	backendClosed:    "backend-closed",
+	clientReset:      "client-reset",
+	backendReset:     "backend-reset",
+	clientLost:       "client-lost",
+	backendLost:      "backend-lost",
+	idleTimeout:      "idle-timeout",
+	halfCloseTimeout: "half-close-timeout",
+	drainTimeout:     "drain-timeout",
+	shutdown:         "shutdown",
+	connectFailed:    "connect-failed",
+	noBackend:        "no-backend",
+	notAllowed:       "not-allowed",
+	overLimit:        "limit",
+	queueFull:        "queue-full",
+	queueTimeout:     "queue-timeout",
+	proxyHeader:      "proxy-header",
+	localFault:       "local-fault",
+}
+
+func (r reason) String() string { return reasonTexts[r] }
+
+// refused reports whether the proxy turned the connection away.
+func (r reason) refused() bool { return r >= connectFailed }

@@ -1,0 +1,145 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"haslohas.com/elbow/pool"
+)
+
+// Options are what a [Server] is made of. Only Table must be set.
+type Options struct {
+	Table           *pool.Publisher
+	Observer        Observer              // nil: nobody is told
+	ConnLog         io.Writer             // one line of JSON for each connection, see the package; nil: none
+	Log             *slog.Logger          // nil: nothing is logged
+	Registerer      prometheus.Registerer // nil: no metrics
+	ShutdownTimeout time.Duration         // how long connections may go on when Run ends; 0: not at all
+}
+
+// An Observer hears what traffic finds out about backends. Its methods are
+// called on the way of a connection and must not block.
+type Observer interface {
+	// ConnectFailed tells that backend could not be connected to, with the
+	// reason in words. A fault of this host is never told.
+	ConnectFailed(service string, backend netip.AddrPort, reason string)
+
+	// SessionReset tells that backend has reset a connection before its first byte.
+	SessionReset(service string, backend netip.AddrPort)
+}
+
+// A Server relays the connections of all services. Make one with [New]. Its
+// methods may be called by several goroutines, Run once.
+type Server struct {
+	core      *core
+	newEngine func(*core) (engine, error)
+	patience  time.Duration
+
+	mu        sync.Mutex
+	listeners map[netip.AddrPort]*listener // guarded by mu; by the configured address
+}
+
+// New returns a Server that serves nothing before Run.
+func New(o Options) *Server { return newServer(o, newNetEngine) }
+
+func newServer(o Options, newEngine func(*core) (engine, error)) *Server {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		core:      newCore(o),
+		newEngine: newEngine,
+		patience:  o.ShutdownTimeout,
+		listeners: make(map[netip.AddrPort]*listener),
+	}
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(newCollector(s))
+	}
+	return s
+}
+
+// Run opens and closes listeners as the Table says and relays what they
+// accept. When ctx ends it closes the listeners at once, lets the connections
+// finish for ShutdownTimeout, resets the rest and returns nil; it returns
+// earlier if the last connection ends earlier.
+func (s *Server) Run(ctx context.Context) error {
+	changed, stop := s.core.table.Watch()
+	defer stop()
+	e, err := s.newEngine(s.core)
+	if err != nil {
+		return fmt.Errorf("proxy: starting the engine: %w", err)
+	}
+	if s.core.lines != nil {
+		defer s.core.lines.start(s.core.log)()
+	}
+	defer e.close()
+
+	alarm := time.NewTimer(0)
+	defer alarm.Stop()
+	done, ending := ctx.Done(), false
+	for {
+		v := s.core.view()
+		now := time.Now()
+		next := now.Add(time.Hour)
+		if ending {
+			s.closeListeners()
+		} else {
+			next = earlier(next, s.follow(e, v, now))
+		}
+		s.core.wakeQueues()
+		if ending && s.core.sessions.Load() == 0 {
+			return nil
+		}
+		next = earlier(next, s.enforce(e, now, next))
+		alarm.Reset(time.Until(next))
+		select {
+		case <-changed:
+		case <-s.core.poked:
+		case <-alarm.C:
+		case <-done:
+			done, ending = nil, true
+			s.core.cut.set(s.core.moment(time.Now().Add(s.patience)))
+		}
+	}
+}
+
+// sweepAgain is how soon a sweep is repeated that has not ended all it should.
+const sweepAgain = 20 * time.Millisecond
+
+// enforce has the engine end the connections whose time is over, forgets
+// what nobody uses, and returns when to be called again, at the latest at idle.
+func (s *Server) enforce(e engine, now, idle time.Time) time.Time {
+	next, ok := s.core.purge()
+	at := s.core.moment(now)
+	if l, found := s.purgeListeners(); found && (!ok || l < next) {
+		next, ok = l, true
+	}
+	if !ok {
+		return idle
+	}
+	if next > at {
+		return now.Add(time.Duration(next - at))
+	}
+	e.sweep()
+	return now.Add(sweepAgain)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// Active returns how many connections lead to a backend of a service, those
+// that are being made included.
+func (s *Server) Active(service string, backend netip.AddrPort) int {
+	return s.core.active(service, backend)
+}

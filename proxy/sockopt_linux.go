@@ -1,0 +1,29 @@
+package proxy
+
+import (
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// setUserTimeout sets TCP_USER_TIMEOUT.
+func setUserTimeout(raw syscall.RawConn, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { // fails on a socket that is gone, as the first read will
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(min(d.Milliseconds(), 1<<31-1)))
+	})
+}
+
+// underWay tells how many bytes the peer has acknowledged so far, and whether
+// some that were written still wait for that.
+func underWay(raw syscall.RawConn) (acked uint64, waits bool) {
+	_ = raw.Control(func(fd uintptr) { // fails on a socket that is gone: nothing waits
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			acked, waits = info.Bytes_acked, info.Unacked > 0 || info.Notsent_bytes > 0
+		}
+	})
+	return acked, waits
+}
