@@ -44,16 +44,13 @@ func eligible(backends []Backend, rule WhenAllDown, draining func(*Backend) bool
 		b := &backends[i]
 		switch {
 		case b.Weight == 0 || b.State == ForcedDown:
-		case b.State == Draining:
-			if draining(b) {
-				well = append(well, i)
-			}
-		case b.Well() && b.Suspect:
-			suspect = append(suspect, i)
-		case b.Well():
-			well = append(well, i)
-		default:
+		case b.State == Draining && !draining(b):
+		case b.State != Draining && !b.Well():
 			rest = append(rest, i)
+		case b.Suspect:
+			suspect = append(suspect, i)
+		default:
+			well = append(well, i)
 		}
 	}
 	switch {

@@ -97,6 +97,9 @@ var phases = names{"serving", "terminating"}
 
 func (p Phase) String() string { return phases.name(int(p)) }
 
+// ParsePhase is the inverse of String.
+func ParsePhase(s string) (Phase, error) { return parse[Phase](phases, s) }
+
 // State is the verdict on a backend.
 type State uint8
 

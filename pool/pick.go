@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math"
 	"math/bits"
@@ -103,7 +104,7 @@ func (p *Pool) leastLoaded(r Request, load Load) int {
 		}
 		a, b := e.draw(first, -1), e.draw(second, -1)
 		if a == b {
-			b = e.draw(second, a)
+			b = e.draw(mix(second), a) // fresh bits: those of second fall where a is
 		}
 		fa, fb := p.free(a, &r, load), p.free(b, &r, load)
 		switch {
@@ -182,22 +183,26 @@ func (p *Pool) drawFree(r *Request, load Load, random uint64, but int) int {
 	return last
 }
 
+// maxGifts bounds how often one turn is given away.
+const maxGifts = 8
+
 // inTurn walks the prebuilt round. A backend in slow start gives up a part of
-// its turns.
+// its turns to anybody, not to the next one, which would have to carry all of
+// them.
 func (p *Pool) inTurn(r Request, load Load) int {
 	round := p.turns
 	ramping := r.Now.Before(p.rampEnd)
-	fallback := -1
-	for n := range round {
-		i := round[(r.Turn+uint64(n))%uint64(len(round))]
+	turn, fallback := r.Turn, -1
+	for n := range maxGifts + uint64(len(round)) { // after the gifts, a whole round
+		i := round[(turn+n)%uint64(len(round))]
 		if !p.free(i, &r, load) {
 			continue
 		}
 		if ramping {
 			full := uint64(p.Backends[i].Weight) * fullWeight
-			if mix(r.Random+uint64(n))%full >= p.weight(i, r.Now) {
-				if fallback < 0 {
-					fallback = i
+			if random := mix(r.Random + n); random%full >= p.weight(i, r.Now) {
+				if fallback = i; n < maxGifts {
+					turn = mix(random)
 				}
 				continue
 			}
@@ -207,13 +212,15 @@ func (p *Pool) inTurn(r Request, load Load) int {
 	return fallback
 }
 
-// maxRound bounds the length of one round of weighted turns.
+// maxRound bounds the length of one round of weighted turns, as far as each
+// backend has one.
 const maxRound = 4096
 
 // turns lays out one round in which each backend has as many turns as its
-// weight, spread as evenly as can be (the smooth weighted round-robin that
-// nginx made known). Weights are reduced by their common divisor and, where
-// the round would be too long, scaled down.
+// weight, at equal distances. Where in its first distance a backend begins is
+// spread by the golden ratio, so that few turns of one follow each other.
+// Weights are reduced by their common divisor and, where the round would be
+// too long, scaled down.
 func turns(backends []Backend, index []int) []int {
 	divisor := 0
 	for _, i := range index {
@@ -227,26 +234,25 @@ func turns(backends []Backend, index []int) []int {
 	if sum == len(index) { // all weigh the same
 		return index
 	}
-	if sum > maxRound {
-		scaled := 0
-		for n := range weights {
-			weights[n] = max(1, weights[n]*maxRound/sum)
-			scaled += weights[n]
-		}
-		sum = scaled
+	type turn struct {
+		at      uint64 // in the round, 32 bits of fraction
+		backend int
 	}
-	round := make([]int, 0, sum)
-	credit := make([]int, len(index))
-	for range sum {
-		best := 0
-		for n := range credit {
-			credit[n] += weights[n]
-			if credit[n] > credit[best] {
-				best = n
-			}
+	all := make([]turn, 0, min(sum, maxRound+len(index)))
+	for n, i := range index {
+		w := weights[n]
+		if sum > maxRound {
+			w = max(1, w*maxRound/sum)
 		}
-		credit[best] -= sum
-		round = append(round, index[best])
+		begin := uint64(uint32(n) * 2654435769) // 2^32 divided by the golden ratio
+		for k := range w {
+			all = append(all, turn{(uint64(k)<<32 + begin) / uint64(w), i})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b turn) int { return cmp.Compare(a.at, b.at) })
+	round := make([]int, len(all))
+	for n, t := range all {
+		round[n] = t.backend
 	}
 	return round
 }
@@ -269,8 +275,8 @@ func (p *Pool) bySource(r Request, load Load) int {
 		if !p.free(i, &r, load) {
 			continue
 		}
-		// 53 random bits as a number in (0, 1).
-		u := (float64(mix(client^p.seeds[i])>>11) + 0.5) / (1 << 53)
+		// 52 random bits as a number in (0, 1); one more would be rounded up to 1.
+		u := (float64(mix(client^p.seeds[i])>>12) + 0.5) / (1 << 52)
 		if score := -float64(p.Backends[i].Weight) / math.Log(u); score > top {
 			best, top = i, score
 		}

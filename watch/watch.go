@@ -15,6 +15,10 @@ const (
 	// writes, renames and touches in one go.
 	settle = 50 * time.Millisecond
 
+	// restless bounds how long that is waited for: another file in the folder
+	// may be written all the time.
+	restless = time.Second
+
 	// slow is how often the files are looked at without any event: network file
 	// systems send none, and a folder may not be there yet.
 	slow = 10 * time.Second
@@ -30,7 +34,7 @@ const (
 // ConfigMaps, is seen too. Where the kernel gives no notice, changes are found
 // by looking every ten seconds.
 func Files(ctx context.Context, paths []string, changed func()) {
-	w := watcher{paths: paths, folders: make(map[string]bool)}
+	w := watcher{paths: paths}
 	var events <-chan fsnotify.Event
 	var errors <-chan error
 	if notify, err := fsnotify.NewWatcher(); err == nil {
@@ -43,15 +47,23 @@ func Files(ctx context.Context, paths []string, changed func()) {
 
 	look := time.NewTimer(slow)
 	defer look.Stop()
+	var burst time.Time // when it began; zero: there is none
+	soon := func() {
+		if burst.IsZero() {
+			burst = time.Now()
+		}
+		look.Reset(min(settle, max(0, time.Until(burst.Add(restless)))))
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-events:
-			look.Reset(settle)
-		case <-errors: // events were lost: the timer finds what they told
-			look.Reset(settle)
+			soon()
+		case <-errors: // events were lost: the look finds what they told
+			soon()
 		case <-look.C:
+			burst = time.Time{}
 			look.Reset(slow)
 			w.follow()
 			if prints := w.look(); !equal(prints, w.prints) {
@@ -63,34 +75,23 @@ func Files(ctx context.Context, paths []string, changed func()) {
 }
 
 type watcher struct {
-	paths   []string
-	notify  *fsnotify.Watcher // nil where the kernel gives no notice
-	folders map[string]bool   // those that notify watches
-	prints  []print
+	paths  []string
+	notify *fsnotify.Watcher // nil where the kernel gives no notice
+	prints []print
 }
 
 // follow watches the folders of the files and of what they link to. A folder
-// that is missing is tried again with the next look.
+// that is missing is tried again with the next look. To watch one a second
+// time does nothing, unless it is another folder of the same name.
 func (w *watcher) follow() {
 	if w.notify == nil {
 		return
 	}
 	for _, path := range w.paths {
-		w.add(filepath.Dir(path))
+		_ = w.notify.Add(filepath.Dir(path)) // without it, the slow look is left
 		if target, err := filepath.EvalSymlinks(path); err == nil {
-			w.add(filepath.Dir(target))
+			_ = w.notify.Add(filepath.Dir(target))
 		}
-	}
-	for folder := range w.folders {
-		if _, err := os.Stat(folder); err != nil {
-			delete(w.folders, folder) // the kernel has dropped the watch with it
-		}
-	}
-}
-
-func (w *watcher) add(folder string) {
-	if !w.folders[folder] && w.notify.Add(folder) == nil {
-		w.folders[folder] = true
 	}
 }
 

@@ -40,6 +40,24 @@ func TestFiles(t *testing.T) {
 				must(t, os.Symlink("v2", filepath.Join(dir, "data.new")))
 				rename(t, dir, "data.new", "data")
 			}},
+		{"beside a file that never rests",
+			func(t *testing.T, dir string) { write(t, dir, "f", "old") },
+			func(t *testing.T, dir string) {
+				stop := make(chan struct{})
+				var busy sync.WaitGroup
+				busy.Go(func() {
+					for range time.Tick(settle / 5) {
+						select {
+						case <-stop:
+							return
+						default:
+							_ = os.WriteFile(filepath.Join(dir, "busy"), []byte("x"), 0o644)
+						}
+					}
+				})
+				t.Cleanup(func() { close(stop); busy.Wait() })
+				write(t, dir, "f", "newer")
+			}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -56,11 +74,7 @@ func TestFiles(t *testing.T) {
 
 			<-changed // it watches
 			test.change(t, dir)
-			select {
-			case <-changed:
-			case <-time.After(slow / 2):
-				t.Fatal("the change was not seen before the slow look")
-			}
+			within(t, changed)
 		})
 	}
 }
@@ -79,5 +93,36 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A folder that is removed and made anew takes the kernel's watch with it.
+func TestFolderMadeAnew(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "folder")
+	build := func(text string) { must(t, os.Mkdir(dir, 0o755)); write(t, dir, "f", text) }
+	build("1")
+	ctx, cancel := context.WithCancel(t.Context())
+	changed := make(chan struct{}, 16)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		Files(ctx, []string{filepath.Join(dir, "f")}, func() { changed <- struct{}{} })
+	})
+	defer wg.Wait()
+	defer cancel()
+	<-changed // it watches
+	must(t, os.RemoveAll(dir))
+	build("22")
+	within(t, changed)
+	write(t, dir, "f", "333")
+	within(t, changed)
+}
+
+// within waits for a change, shorter than until the slow look.
+func within(t *testing.T, changed <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-changed:
+	case <-time.After(slow / 2):
+		t.Fatal("the change was not seen before the slow look")
 	}
 }

@@ -1,0 +1,124 @@
+package discovery
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+)
+
+// holders says which service has what only one can have.
+type holders map[claim]string
+
+// A claim is what only one service can have, in words.
+type claim string
+
+func listener(a netip.AddrPort) claim { return claim("listener " + a.String()) }
+func hostname(h string) claim         { return claim("hostname " + h) }
+
+func claimsOf(s *Service) []claim {
+	claims := make([]claim, 0, len(s.Listen)+len(s.Hostnames))
+	for _, a := range s.Listen {
+		claims = append(claims, listener(a))
+	}
+	for _, h := range s.Hostnames {
+		claims = append(claims, hostname(h))
+	}
+	return claims
+}
+
+// A conflict is a claim that a service was refused.
+type conflict struct {
+	service string
+	claim   claim
+	holder  string // the service that has it
+}
+
+// anotherService is the claim of a second service to a name.
+const anotherService claim = "the name of the service"
+
+// settleClaims gives every claim to one service: to the one that held it, else
+// to the first that asks.
+func settleClaims(services []*Service, held holders) holders {
+	next := make(holders)
+	for _, s := range services {
+		for _, c := range claimsOf(s) {
+			if held[c] == s.Name {
+				next[c] = s.Name
+			}
+		}
+	}
+	for _, s := range services {
+		for _, c := range claimsOf(s) {
+			if _, taken := next[c]; !taken {
+				next[c] = s.Name
+			}
+		}
+	}
+	return next
+}
+
+// grantAll settles the conflicts among services.
+func (l *loop) grantAll(services []Service) []wanted {
+	conflicts := make(map[conflict]bool)
+	var named []*Service
+	byName := make(map[string]bool)
+	for i := range services {
+		s := &services[i]
+		if byName[s.Name] {
+			conflicts[conflict{s.Name, anotherService, s.Name}] = true
+			continue
+		}
+		byName[s.Name] = true
+		named = append(named, s)
+	}
+	l.held = settleClaims(named, l.held)
+
+	granted := make([]wanted, 0, len(named))
+	for _, s := range named {
+		w := wanted{Service: s.Service, sourceName: cmp.Or(s.SourceName, s.Name)}
+		w.source = newSource(s.Source, cmp.Or(s.SourceKey, w.sourceName), w.sourceName, l.updated, l.Log)
+		w.Listen = grant(l.held, &w, s.Listen, listener, conflicts)
+		w.Hostnames = grant(l.held, &w, s.Hostnames, hostname, conflicts)
+		if conflicts[conflict{s.Name, anotherService, s.Name}] {
+			w.refused = append(w.refused, "another service of this name is left out")
+		}
+		granted = append(granted, w)
+	}
+	l.tellConflicts(conflicts)
+	return granted
+}
+
+// grant returns those of all that w holds and notes the others as refused.
+func grant[T any](h holders, w *wanted, all []T, as func(T) claim, conflicts map[conflict]bool) []T {
+	var granted []T
+	for _, one := range all {
+		c := as(one)
+		holder := h[c]
+		if holder == w.Name {
+			granted = append(granted, one)
+			continue
+		}
+		conflicts[conflict{w.Name, c, holder}] = true
+		w.refused = append(w.refused, fmt.Sprintf("%s belongs to service %q", c, holder))
+	}
+	return granted
+}
+
+// tellConflicts logs the conflicts that are new and those that are gone.
+func (l *loop) tellConflicts(now map[conflict]bool) {
+	for c := range now {
+		if !l.conflicts[c] {
+			l.Log.Warn("conflict, the claim is refused", c.attrs()...)
+		}
+	}
+	for c := range l.conflicts {
+		if !now[c] {
+			l.Log.Info("conflict is gone", c.attrs()...)
+		}
+	}
+	l.conflicts = now
+}
+
+func (c conflict) attrs() []any {
+	return []any{"service", c.service, "claim", string(c.claim), "holder", c.holder}
+}
