@@ -1,0 +1,78 @@
+package main
+
+import (
+	"time"
+
+	"haslohas.com/elbow/admin"
+	"haslohas.com/elbow/config"
+	"haslohas.com/elbow/health"
+)
+
+// newAdmin gives admin the view of every part that it shows.
+func newAdmin(e *elbow, c config.Admin) *admin.Server {
+	return admin.New(admin.Options{
+		Listen:    c.Listen,
+		Socket:    c.Socket,
+		Version:   readBuild().version,
+		Table:     &e.table,
+		Gatherer:  e.registry,
+		Ready:     e.readiness,
+		Listeners: e.listeners,
+		Active:    e.proxy.Active,
+		Zones:     e.zones,
+		Sources:   e.sources,
+		Explain:   e.explain,
+		Operator:  operator(e.checker),
+		Minions:   e.minions,
+		Log:       e.log,
+	})
+}
+
+func (e *elbow) listeners() []admin.Listener {
+	var out []admin.Listener
+	for _, l := range e.proxy.Listeners() {
+		out = append(out, admin.Listener(l))
+	}
+	return out
+}
+
+func (e *elbow) zones() []admin.Zone {
+	var out []admin.Zone
+	for _, z := range e.names.Zones() {
+		out = append(out, admin.Zone(z))
+	}
+	return out
+}
+
+func (e *elbow) sources() []admin.Source {
+	var out []admin.Source
+	for _, s := range e.catalog.Sources() {
+		out = append(out, admin.Source(s))
+	}
+	return out
+}
+
+func (e *elbow) explain(name string) (admin.Explanation, bool) {
+	x, ok := e.names.Explain(name)
+	return admin.Explanation(x), ok
+}
+
+func operator(c *health.Checker) admin.Operator {
+	return admin.Operator{
+		Drain:   func(target string) ([]admin.Affected, error) { return affected(c.Drain(target)) },
+		Undrain: func(target string) ([]admin.Affected, error) { return affected(c.Undrain(target)) },
+		Force: func(target string, up bool, d time.Duration) ([]admin.Affected, error) {
+			return affected(c.Force(target, up, d))
+		},
+		Unforce:  func(target string) ([]admin.Affected, error) { return affected(c.Unforce(target)) },
+		Affected: func(target string) ([]admin.Affected, error) { return affected(c.Affected(target)) },
+	}
+}
+
+func affected(in []health.Affected, err error) ([]admin.Affected, error) {
+	out := make([]admin.Affected, 0, len(in))
+	for _, a := range in {
+		out = append(out, admin.Affected(a))
+	}
+	return out, err
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"haslohas.com/elbow/admin"
+	"haslohas.com/elbow/config"
+	"haslohas.com/elbow/discovery"
+	"haslohas.com/elbow/dnsserver"
+	"haslohas.com/elbow/health"
+	"haslohas.com/elbow/pool"
+	"haslohas.com/elbow/proxy"
+	"haslohas.com/elbow/state"
+)
+
+// settings are what a daemon is given besides its configuration.
+type settings struct {
+	path     string        // of the configuration; empty: it cannot be reloaded
+	shutdown time.Duration // see proxy.Options.ShutdownTimeout
+	stdout   io.Writer
+	stderr   io.Writer
+	minions  admin.Minions // of the demo; nil: none
+	ready    func(*elbow)  // called once when everything serves; nil: nothing
+}
+
+// An elbow is the daemon: every part, wired, and nothing that decides.
+type elbow struct {
+	settings
+	log      *slog.Logger
+	registry *prometheus.Registry
+	connLog  *connLog
+
+	table   pool.Publisher
+	catalog *discovery.Catalog
+	checker *health.Checker
+	proxy   *proxy.Server
+	names   *dnsserver.Server
+	admin   *admin.Server
+	reload  *reloader
+
+	serving atomic.Bool // set once everything served for the first time
+}
+
+func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
+	e := &elbow{settings: s, log: newLog(cfg.Log, s.stderr), registry: prometheus.NewRegistry()}
+	e.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	connections, err := openConnLog(cfg.Log.Connections, s.stdout, s.stderr)
+	if err != nil {
+		return nil, err
+	}
+	e.connLog = connections
+
+	store, err := state.Open(cfg.StateDir)
+	if err != nil {
+		e.log.Warn("nothing will outlive a restart", "err", err)
+	}
+
+	e.checker = health.New(health.Options{
+		Publisher:  &e.table,
+		Store:      store,
+		Answered:   answered{e},
+		Load:       load{e},
+		Log:        e.log,
+		Registerer: e.registry,
+	})
+	e.catalog = discovery.New(discovery.Options{
+		Deliver:    e.checker.Update,
+		Store:      store,
+		Log:        e.log,
+		Registerer: e.registry,
+	})
+	e.proxy = proxy.New(proxy.Options{
+		Table:           &e.table,
+		Observer:        e.checker,
+		ConnLog:         e.connLog.writer(),
+		Log:             e.log,
+		Registerer:      e.registry,
+		ShutdownTimeout: s.shutdown,
+	})
+	e.names = dnsserver.New(dnsserver.Options{
+		Table:      &e.table,
+		Store:      store,
+		Log:        e.log,
+		Registerer: e.registry,
+	})
+	e.admin = newAdmin(e, cfg.Admin)
+	e.reload = newReloader(e, cfg)
+	return e, nil
+}
+
+// answered and load break the ring of health, proxy and DNS server: health
+// is made first and asks the other two only once all run.
+type answered struct{ e *elbow }
+
+func (a answered) Expires(addr netip.Addr, generation uint64) (time.Time, bool) {
+	return a.e.names.Expires(addr, generation)
+}
+
+type load struct{ e *elbow }
+
+func (l load) Active(service string, backend netip.AddrPort) int {
+	return l.e.proxy.Active(service, backend)
+}
+
+// run serves until ctx ends or a part fails. The proxy ends first: while its
+// connections finish, probes go on and names are answered.
+func (e *elbow) run(ctx context.Context) error {
+	e.log.Info("starting", "version", readBuild().version, "config", e.path)
+	defer e.connLog.Close()
+
+	all, failed := errgroup.WithContext(context.WithoutCancel(ctx))
+	rest, stopRest := context.WithCancel(failed)
+	traffic, stopTraffic := context.WithCancel(rest)
+	defer stopTraffic()
+	context.AfterFunc(ctx, func() {
+		e.log.Info("ending", "cause", context.Cause(ctx))
+		notify(daemon.SdNotifyStopping)
+		stopTraffic()
+	})
+
+	all.Go(func() error {
+		defer stopRest()
+		return e.proxy.Run(traffic)
+	})
+	for _, part := range []interface{ Run(context.Context) error }{
+		e.catalog, e.checker, e.names, e.admin, e.reload,
+	} {
+		all.Go(func() error { return part.Run(rest) })
+	}
+	all.Go(func() error { return e.awaitServing(traffic) })
+	err := all.Wait()
+	if err == nil {
+		e.log.Info("ended")
+	}
+	return err
+}
+
+// bindPatience is how long listeners may take to open after the first table:
+// an earlier elbow on the same ports may just be ending.
+const bindPatience = 5 * time.Second
+
+// awaitServing waits for the first round of probes and for every listener and
+// zone, then declares the daemon ready.
+func (e *elbow) awaitServing(ctx context.Context) error {
+	select {
+	case <-e.checker.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	deadline := time.Now().Add(bindPatience)
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := errors.Join(e.proxy.Serving(), e.names.Serving())
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not everything could be opened: %w", err)
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	e.serving.Store(true)
+	t := e.table.Load()
+	e.log.Info("ready", "generation", t.Generation, "services", len(t.Pools), "zones", len(t.DNS.Zones))
+	notify(daemon.SdNotifyReady)
+	if e.settings.ready != nil {
+		e.settings.ready(e)
+	}
+	return nil
+}
+
+// readiness is what /readyz says.
+func (e *elbow) readiness() error {
+	if !e.serving.Load() {
+		return errors.New("starting: the first round of probes or a listener is not there yet")
+	}
+	return nil
+}
+
+// notify tells systemd; without systemd it does nothing.
+func notify(what string) {
+	_, _ = daemon.SdNotify(false, what) // nobody could be told of the failure
+}
+
+func newLog(c config.Log, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.Level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"reflect"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"haslohas.com/elbow/config"
+	"haslohas.com/elbow/discovery"
+	"haslohas.com/elbow/discovery/file"
+	"haslohas.com/elbow/discovery/static"
+	"haslohas.com/elbow/watch"
+)
+
+// A reloader brings configurations into force: the first one, and each that
+// SIGHUP or a change of the file announces. One that is not valid changes
+// nothing but the metric and the log.
+type reloader struct {
+	path    string
+	apply   func(discovery.Want)
+	reopen  func() error
+	log     *slog.Logger
+	current *config.Config
+	refused string // the last error that was logged, so that it is logged once
+
+	successful prometheus.Gauge
+	at         prometheus.Gauge
+}
+
+func newReloader(e *elbow, first *config.Config) *reloader {
+	r := &reloader{
+		path:    e.path,
+		apply:   e.catalog.Apply,
+		reopen:  e.connLog.Reopen,
+		log:     e.log,
+		current: first,
+		successful: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "elbow_config_last_reload_successful",
+			Help: "Whether the configuration file as it last was read is in force: 1 or 0.",
+		}),
+		at: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "elbow_config_last_reload_success_timestamp_seconds",
+			Help: "When a configuration last came into force.",
+		}),
+	}
+	e.registry.MustRegister(r.successful, r.at)
+	r.accept(first)
+	return r
+}
+
+// Run reloads until ctx ends.
+func (r *reloader) Run(ctx context.Context) error {
+	if r.path == "" {
+		<-ctx.Done()
+		return nil
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+
+	for ctx.Err() == nil {
+		files := r.current.Files()
+		r.until(ctx, files, hup)
+	}
+	return nil
+}
+
+// until reloads on SIGHUP or a change of one of files, and returns when ctx
+// ends or a reload names other files.
+func (r *reloader) until(ctx context.Context, files []string, hup <-chan os.Signal) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	changed := make(chan struct{}, 1)
+	wg.Go(func() {
+		watch.Files(ctx, files, func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+	})
+	for slices.Equal(files, r.current.Files()) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			r.reload("the file changed")
+		case <-hup:
+			notify(reloading())
+			if err := r.reopen(); err != nil {
+				r.log.Error("the connection log goes on in the old file", "err", err)
+			}
+			r.refused = "" // who asks gets an answer
+			r.reload("SIGHUP")
+			notify(daemon.SdNotifyReady)
+		}
+	}
+}
+
+func (r *reloader) reload(why string) {
+	next, err := loadConfig(r.path)
+	if err != nil {
+		r.successful.Set(0)
+		if err.Error() != r.refused {
+			r.refused = err.Error()
+			r.log.Error("configuration refused, the old one stays in force", "why", why, "err", err)
+		}
+		return
+	}
+	r.refused = ""
+	same := reflect.DeepEqual(next, r.current)
+	for _, key := range needRestart(r.current, next) {
+		r.log.Warn("this key takes effect at the next start", "key", key)
+	}
+	r.accept(next)
+	if !same {
+		r.log.Info("configuration reloaded", "why", why,
+			"services", len(next.Services), "zones", len(next.DNS.Zones))
+	}
+}
+
+func (r *reloader) accept(c *config.Config) {
+	r.current = c
+	r.apply(want(c, r.log))
+	r.successful.Set(1)
+	r.at.SetToCurrentTime()
+}
+
+// needRestart names the keys that differ and are read at start alone.
+func needRestart(old, new *config.Config) []string {
+	var keys []string
+	if old.Admin != new.Admin {
+		keys = append(keys, "admin")
+	}
+	if old.StateDir != new.StateDir {
+		keys = append(keys, "stateDir")
+	}
+	if old.Log != new.Log {
+		keys = append(keys, "log")
+	}
+	return keys
+}
+
+// want translates a configuration into what the catalog is to find.
+func want(c *config.Config, log *slog.Logger) discovery.Want {
+	w := discovery.Want{Host: c.Host, DNS: c.DNS}
+	for _, s := range c.Services {
+		d := discovery.Service{Service: *s.Service}
+		switch s.Source.Kind {
+		case config.File:
+			d.Source = file.New(s.Source.File, log)
+			d.SourceName = s.Name + "/file"
+			d.SourceKey = "file " + s.Source.File
+		default:
+			d.Source = static.New(s.Source.Static)
+			d.SourceName = s.Name + "/static"
+			d.SourceKey = fmt.Sprintf("static %v", s.Source.Static)
+		}
+		w.Services = append(w.Services, d)
+	}
+	return w
+}
+
+// reloading is what sd_notify(3) wants to hear when a reload begins.
+func reloading() string {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return daemon.SdNotifyReloading
+	}
+	return fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, time.Duration(now.Nano()).Microseconds())
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"elbow": main})
+}
+
+// TestScripts drives the binary as a user does: testdata/*.txtar. Each script
+// has two web servers, at $A and $B, and a control socket path, $SOCKET.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			for _, name := range []string{"A", "B"} {
+				s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					fmt.Fprintln(w, "this is", name)
+				}))
+				env.Defer(s.Close)
+				env.Setenv(name, strings.TrimPrefix(s.URL, "http://"))
+			}
+			// The path of a socket has room for 108 bytes; $WORK may be longer.
+			dir, err := os.MkdirTemp("", "elbow")
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { os.RemoveAll(dir) })
+			env.Setenv("SOCKET", filepath.Join(dir, "sock"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"eventually": eventually,
+			"fill":       fill,
+		},
+	})
+}
+
+// eventually runs a command again and again until it succeeds: with the
+// pattern, if the first argument is one (/.../), in its output.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually PATTERN COMMAND [ARG ...]")
+	}
+	var said string
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		path, err := exec.LookPath(args[1])
+		ts.Check(err)
+		cmd := exec.Command(path, args[2:]...)
+		cmd.Dir = ts.MkAbs(".")
+		out, err := cmd.CombinedOutput()
+		said = string(out)
+		if err == nil && strings.Contains(said, args[0]) {
+			return
+		}
+	}
+	ts.Fatalf("%q was not seen; last:\n%s", args[0], said)
+}
+
+// fill replaces $NAME by the environment in files.
+func fill(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: fill FILE ...")
+	}
+	for _, name := range args {
+		text := os.Expand(ts.ReadFile(name), ts.Getenv)
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o644))
+	}
+}

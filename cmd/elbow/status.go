@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"haslohas.com/elbow/admin"
+)
+
+func newStatus() *cobra.Command {
+	var socket string
+	var asJSON, watch bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show services, backends, zones and the generation",
+		Long: `Status prints what the running daemon believes: each service with its listeners
+and backends, what its names are answered with, the zones and where the
+backends come from.`,
+		Example: `  elbow status
+  elbow status --watch
+  elbow status --json | jq '.services[].backends[] | select(.state == "down")'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			show := func(w io.Writer, s admin.Status) error {
+				return admin.WriteStatus(w, s, admin.TextOptions{Color: isTerminal(w)})
+			}
+			if asJSON {
+				show = writeJSON[admin.Status]
+			}
+			client := admin.NewClient(socket)
+			if !watch {
+				s, err := client.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return show(cmd.OutOrStdout(), s)
+			}
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			return watchStatus(ctx, client, cmd.OutOrStdout(), !asJSON, show)
+		},
+	}
+	socketFlag(cmd, &socket)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the JSON of /api/v1/status")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print again every second, until interrupted")
+	return cmd
+}
+
+// watchStatus shows the status every second, on a terminal in place of the
+// one before, until ctx ends.
+func watchStatus(ctx context.Context, client *admin.Client, w io.Writer, inPlace bool,
+	show func(io.Writer, admin.Status) error) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		s, err := client.Status(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var page bytes.Buffer
+		if inPlace && isTerminal(w) {
+			page.WriteString("\x1b[H\x1b[2J") // home, clear: ECMA-48 CUP and ED
+			if err := admin.WriteStatus(&page, s, admin.TextOptions{Color: true}); err != nil {
+				return err
+			}
+		} else if err := show(&page, s); err != nil {
+			return err
+		}
+		if _, err := w.Write(page.Bytes()); err != nil {
+			return fmt.Errorf("writing the status: %w", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func socketFlag(cmd *cobra.Command, socket *string) {
+	cmd.Flags().StringVar(socket, "socket", admin.DefaultSocket, "the control socket `PATH` of the daemon")
+}
+
+func writeJSON[T any](w io.Writer, v T) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
+
+// isTerminal reports whether a person may be looking at w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
+}
