@@ -119,8 +119,12 @@ func TestDialFault(t *testing.T) {
 			if got := f.heard.failures(); len(got) != 0 {
 				t.Errorf("the observer heard %q", got)
 			}
-			if _, there := f.findMetric("elbow_proxy_connect_failures_total"); there {
-				t.Error("a backend was charged with it")
+			for _, b := range service.Endpoints {
+				for why := range failures {
+					if n := f.metric("elbow_proxy_connect_failures_total", b.Address.String(), why.String()); n != 0 {
+						t.Errorf("%s was charged with it as %s", b.Address, why)
+					}
+				}
 			}
 		})
 	})

@@ -77,9 +77,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for _, b := range core.backendsOf(s) {
 			counter(c.connections, b.connections.Load(), s.name, b.text)
 			for f := range failures {
-				if n := b.failures[f].Load(); n > 0 {
-					counter(c.failures, n, s.name, b.text, f.String())
-				}
+				counter(c.failures, b.failures[f].Load(), s.name, b.text, f.String())
 			}
 		}
 	}
