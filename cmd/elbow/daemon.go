@@ -127,11 +127,12 @@ func (e *elbow) run(ctx context.Context) error {
 	rest, stopRest := context.WithCancel(failed)
 	traffic, stopTraffic := context.WithCancel(rest)
 	defer stopTraffic()
-	context.AfterFunc(ctx, func() {
+	told := context.AfterFunc(ctx, func() {
 		e.log.Info("ending", "cause", context.Cause(ctx))
 		notify(daemon.SdNotifyStopping)
 		stopTraffic()
 	})
+	defer told()
 
 	all.Go(func() error {
 		defer stopRest()
