@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"discovery/file":   {"pool", "discovery", "watch"},
 
 	"acceptance": {},
+	"bench":      {},
 
 	"cmd/elbow": {"admin", "config", "discovery", "discovery/file", "discovery/static",
 		"dnsserver", "health", "pool", "proxy", "state", "watch"},

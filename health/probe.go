@@ -94,9 +94,12 @@ type localFault struct{ err error }
 func (f *localFault) Error() string { return f.err.Error() }
 func (f *localFault) Unwrap() error { return f.err }
 
+// isLocal reports whether err is a fault of this host. A connect that finds no
+// free port fails with EADDRNOTAVAIL, or with EADDRINUSE where what holds the
+// ports are sockets that were bound first.
 func isLocal(err error) bool {
 	for _, errno := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.ENOBUFS, syscall.ENOMEM,
 	} {
 		if errors.Is(err, errno) {
 			return true

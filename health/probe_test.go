@@ -364,7 +364,7 @@ func TestProbeLeavesNoConnection(t *testing.T) {
 
 func TestLocalFaults(t *testing.T) {
 	d := dialer{address: netip.MustParseAddrPort("192.0.2.1:80")}
-	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.ENOBUFS, syscall.ENOMEM} {
 		err := d.explain("connect", &net.OpError{Op: "dial", Err: errno})
 		if _, ok := err.(*localFault); !ok {
 			t.Errorf("%v is charged to the backend", errno)

@@ -47,10 +47,13 @@ func mostConnections() int64 {
 }
 
 // isLocal reports whether a connect or accept failed for want of something
-// on this host, which says nothing about the other side.
+// on this host, which says nothing about the other side. A connect that finds
+// no free port fails with EADDRNOTAVAIL, or with EADDRINUSE where what holds
+// the ports are sockets that were bound first.
 func isLocal(err error) bool {
 	for _, e := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EAGAIN,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN,
 	} {
 		if errors.Is(err, e) {
 			return true

@@ -72,7 +72,7 @@ func TestAcceptBackoff(t *testing.T) {
 }
 
 func TestDialFault(t *testing.T) {
-	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.ENOBUFS, syscall.ENOMEM} {
 		t.Run("that passes: "+errno.Error(), func(t *testing.T) {
 			onEachEngine(t, func(t *testing.T, f *fixture) {
 				var asked atomic.Int32

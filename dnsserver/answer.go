@@ -1,0 +1,363 @@
+package dnsserver
+
+// maxChain is how many CNAME and DNAME records an answer follows.
+const maxChain = 12
+
+// anyInstead is the answer to a question for every type about a name that owns
+// nothing it could be answered with, RFC 8482 section 4.2.
+var anyInstead = newSet(typeHINFO, nsTTL, []byte("\x07RFC8482\x00"))
+
+// A conversation is how a query came.
+type conversation struct {
+	tcp    bool
+	random uint32 // decides where the addresses of an answer begin
+	slip   bool   // the client is over its rate: only tell it to come by TCP
+	inside bool   // the answer goes to nobody who would keep it
+}
+
+// A result is what became of a query.
+type result struct {
+	zone      *zone // that answered; nil: none
+	rcode     uint16
+	truncated bool
+}
+
+// A responder makes responses. It is scratch space: one serves one query at a
+// time. Its zero value is ready for use.
+type responder struct {
+	query
+	out response
+
+	snapshot *snapshot
+	zone     *zone
+	random   uint32
+	inside   bool
+
+	// The name that is looked up now: the one of the question, or where a chain
+	// has led.
+	cur        [maxName]byte
+	curLen     int
+	curOffsets [maxLabels + 1]uint8 // of its labels
+	curLabels  int
+	apex       int // the label at which the zone begins
+	at         int // where the name stands in the message
+
+	owners [maxChain + 1]int // where the names of the chain stand
+	chain  int
+
+	wild [maxName + 2]byte // the name of a wildcard
+}
+
+// answer appends to dst the response to the query that was read, by what the
+// snapshot says and nothing else. It is for a verdict of resolve or reject.
+func (r *responder) answer(dst []byte, s *snapshot, v verdict, c conversation) ([]byte, result) {
+	size := maxMessage
+	if !c.tcp {
+		size = minPayload
+		if r.edns {
+			size = min(max(int(r.payload), minPayload), maxPayload)
+		}
+	}
+	r.snapshot, r.random, r.inside = s, c.random, c.inside
+	r.out.begin(dst, &r.query, size, c.tcp)
+	var (
+		z      *zone
+		labels int
+		rcode  = r.rcode
+	)
+	if v == resolve {
+		z, r.apex = s.zoneOf(&r.query)
+		labels = r.labels - r.apex
+		switch {
+		case z == nil:
+			rcode = rcodeRefused
+		case c.slip:
+			rcode = rcodeSuccess
+		default:
+			r.zone = z
+			rcode = r.lookup()
+		}
+	}
+	if c.slip {
+		r.out.full = true
+	}
+	truncated := r.out.full
+	r.out.finish(&r.query, rcode, z, labels, c.tcp)
+	return r.out.buf, result{z, rcode, truncated}
+}
+
+// lookup answers out of the zone, RFC 1034 section 4.3.2, and returns the
+// response code, which is that of the last name of a chain, RFC 6604.
+func (r *responder) lookup() uint16 {
+	r.curLen = copy(r.cur[:], r.name[:r.nameLen])
+	r.curLabels = r.labels
+	copy(r.curOffsets[:r.labels+1], r.offsets[:])
+	r.at, r.chain = headerLen, 0
+	if r.qclass == classIN { // RFC 1035 section 6.2: never for all classes
+		r.out.setFlags(flagAA)
+	}
+	for {
+		rcode, done := r.step()
+		if done || r.out.full {
+			return rcode
+		}
+	}
+}
+
+// step looks up the current name. It reports false where that has become
+// another one, which is to be looked up next.
+func (r *responder) step() (rcode uint16, done bool) {
+	n := r.zone.get(r.cur[:r.curLen])
+	if n != nil && !n.occluded && !n.cut {
+		return r.node(n)
+	}
+	// From the apex down: the first delegation, DNAME or gap decides.
+	for i := r.apex; i >= 0; i-- {
+		n := r.zone.get(r.suffix(i))
+		switch {
+		case n == nil:
+			return r.wildcard(i + 1)
+		case n.cut && i == 0 && r.qtype == typeDS:
+			return r.node(n) // RFC 4035 section 3.1.4.1: the parent side answers
+		case n.cut:
+			r.referral(n, i)
+			return rcodeSuccess, true
+		case i == 0:
+			return r.node(n)
+		}
+		if s := n.set(typeDNAME); s != nil {
+			return r.dname(s, i)
+		}
+	}
+	return rcodeNXDomain, true // not reached: the last round returns
+}
+
+// suffix is the current name from the label i on.
+func (r *responder) suffix(i int) []byte { return r.cur[r.curOffsets[i]:r.curLen] }
+
+// place is where that suffix stands in the message.
+func (r *responder) place(i int) int { return r.at + int(r.curOffsets[i]) }
+
+// wildcard answers for a name that does not exist and whose closest encloser
+// begins at the label i, RFC 4592 section 3.3.1.
+func (r *responder) wildcard(i int) (uint16, bool) {
+	r.wild[0], r.wild[1] = 1, '*'
+	size := 2 + copy(r.wild[2:], r.suffix(i))
+	if n := r.zone.get(r.wild[:size]); n != nil {
+		return r.node(n)
+	}
+	// RFC 4035 section 3.1.4.1: a zone of its own below this one proves that
+	// the name exists, even where this zone does not delegate it.
+	if r.qtype == typeDS && r.chain == 0 && r.snapshot.zones[name(r.cur[:r.curLen])] != nil {
+		r.noData(nil)
+		return rcodeSuccess, true
+	}
+	r.noData(nil)
+	return rcodeNXDomain, true
+}
+
+// node answers from what n owns.
+func (r *responder) node(n *node) (uint16, bool) {
+	if r.qtype == typeSOA && n.apex {
+		r.out.records(answerSection, r.zone.soa.wire, 1, r.at)
+		return rcodeSuccess, true
+	}
+	if s := n.set(r.qtype); s != nil {
+		r.emit(answerSection, n, s)
+		if s.typ == typeNS {
+			r.additional(s)
+		}
+		return rcodeSuccess, true
+	}
+	if r.qtype == typeANY {
+		r.anything(n)
+		return rcodeSuccess, true
+	}
+	if s := n.set(typeCNAME); s != nil {
+		r.out.records(answerSection, s.wire, 1, r.at)
+		return rcodeSuccess, r.follow(s.wire[headerLen:], r.out.at()-len(s.wire)+headerLen)
+	}
+	r.noData(n)
+	return rcodeSuccess, true
+}
+
+// emit adds a set of n, which is the node of the current name.
+func (r *responder) emit(section int, n *node, s *rrset) {
+	wire, count := s.turned(r.random, r.limit(n))
+	r.out.records(section, wire, count, r.at)
+	if s.typ == typeA || s.typ == typeAAAA {
+		r.mark(n)
+	}
+}
+
+// mark notes that the addresses of n are handed out, if they are a service's.
+func (r *responder) mark(n *node) {
+	if n.live != nil && !r.inside {
+		n.live.mark()
+	}
+}
+
+// limit is how many addresses of n an answer names.
+func (r *responder) limit(n *node) int {
+	if n.live != nil {
+		return maxAnswer
+	}
+	return maxMessage
+}
+
+// anything answers a question for every type with one RRset, RFC 8482 section
+// 4.1: the addresses where there are some.
+func (r *responder) anything(n *node) {
+	var best *rrset
+	for i := range n.sets {
+		if s := &n.sets[i]; best == nil || s.typ == typeA || s.typ == typeAAAA && best.typ != typeA {
+			best = s
+		}
+	}
+	switch {
+	case best != nil:
+		r.emit(answerSection, n, best)
+	case n.apex:
+		r.out.records(answerSection, anyInstead.wire, 1, r.at)
+	default:
+		r.noData(n)
+	}
+}
+
+// noData adds the SOA that says for how long there is nothing, RFC 2308
+// section 3; n is nil where the name does not exist.
+func (r *responder) noData(n *node) {
+	s := &r.zone.negative
+	if n != nil && n.live != nil {
+		s = &r.zone.negativeLive
+	}
+	r.out.records(authoritySection, s.wire, 1, r.place(r.apex))
+}
+
+// referral names the servers of a delegation that begins at the label i, with
+// the addresses without which they cannot be found, RFC 9471.
+func (r *responder) referral(n *node, i int) {
+	if r.chain == 0 { // RFC 1035 section 4.1.1: of the first owner in the answer
+		head := r.out.message()
+		head[2] &^= flagAA >> 8
+	}
+	s := n.set(typeNS)
+	at := r.out.at()
+	r.out.records(authoritySection, s.wire, s.count, r.place(i))
+	if !r.out.full {
+		r.glue(s, at, r.suffix(i))
+	}
+}
+
+// additional adds the addresses of the name servers that were just answered,
+// as far as they fit.
+func (r *responder) additional(s *rrset) {
+	if !r.out.full {
+		r.glue(s, r.out.at()-len(s.wire), nil)
+	}
+}
+
+// glue adds the addresses of the name servers s, which stand in the message from
+// the given place on. Those at or below cut must fit, others may be missing.
+func (r *responder) glue(s *rrset, at int, cut []byte) {
+	wire := s.wire
+	for _, target := range s.targets {
+		host := at + headerLen // the data of the record is the name
+		size := headerLen + int(wire[10])<<8 + int(wire[11])
+		at, wire = at+size, wire[size:]
+		n := r.zone.node(target)
+		if n == nil || host > 0x3fff || !target.below(r.zone.apex) {
+			continue
+		}
+		needed := cut != nil && target.below(name(cut))
+		for _, typ := range [...]uint16{typeA, typeAAAA} {
+			a := n.set(typ)
+			if a == nil {
+				continue
+			}
+			records, count := a.turned(r.random, r.limit(n))
+			if needed {
+				r.out.records(additionalSection, records, count, host)
+			} else {
+				r.out.optional(additionalSection, records, count, host)
+			}
+			r.mark(n)
+		}
+	}
+}
+
+// dname answers for a name below a DNAME that begins at the label i, RFC 6672
+// section 3.2.
+func (r *responder) dname(s *rrset, i int) (uint16, bool) {
+	r.out.records(answerSection, s.wire, 1, r.place(i))
+	if r.out.full {
+		return rcodeSuccess, true
+	}
+	prefix, target := int(r.curOffsets[i]), s.wire[headerLen:]
+	if prefix+len(target) > maxName {
+		return rcodeYXDomain, true
+	}
+	// The labels in front are those of the message, whose case is the client's.
+	var whole [maxName]byte
+	size := copy(whole[:], r.out.message()[r.at:r.at+prefix])
+	size += copy(whole[size:], target)
+	at := r.out.cname(r.at, s.ttl, whole[:size])
+	if r.out.full || r.qtype == typeCNAME || r.qtype == typeANY {
+		return rcodeSuccess, true
+	}
+	return rcodeSuccess, r.follow(whole[:size], at)
+}
+
+// follow makes the target of an alias, which stands at the given place of the
+// message, the current name. It reports true where the answer ends here: the
+// chain is too long, goes round, or has left the zone.
+func (r *responder) follow(target []byte, at int) (done bool) {
+	if r.out.full || r.chain == maxChain {
+		return true
+	}
+	r.owners[r.chain] = r.at
+	r.chain++
+	r.curLen = copy(r.cur[:], target)
+	lower(r.cur[:r.curLen])
+	r.curLabels = 0
+	for o := 0; ; o += 1 + int(r.cur[o]) {
+		r.curOffsets[r.curLabels] = uint8(o)
+		if r.cur[o] == 0 {
+			break
+		}
+		r.curLabels++
+	}
+	r.at = at
+	for _, owner := range r.owners[:r.chain] {
+		if r.seen(owner) {
+			return true
+		}
+	}
+	apex := r.curLabels - r.zone.apexLabels
+	if apex < 0 || name(r.suffix(apex)) != r.zone.apex {
+		return true
+	}
+	// A zone of its own below this one is another zone, too.
+	for i := range apex {
+		if r.curLabels-i <= r.snapshot.maxLabels && r.snapshot.zones[name(r.suffix(i))] != nil {
+			return true
+		}
+	}
+	r.apex = apex
+	return false
+}
+
+// seen reports whether the current name is the one at a place of the message.
+func (r *responder) seen(at int) bool {
+	message := r.out.message()
+	for i, c := range r.cur[:r.curLen] {
+		m := message[at+i]
+		if 'A' <= m && m <= 'Z' {
+			m += 'a' - 'A'
+		}
+		if m != c {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,161 @@
+package dnsserver
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"haslohas.com/elbow/pool"
+)
+
+// A builder makes the snapshots. It belongs to one goroutine.
+type builder struct {
+	*Server
+	serials *serials
+	loaded  map[*pool.Zone]*static // of the newest Table
+}
+
+// build makes the snapshot of a Table and puts it in the place of the one
+// before. What did not change is shared with it: a zone without a change keeps
+// its serial.
+func (b *builder) build(ctx context.Context, t *pool.Table) {
+	begun := time.Now()
+	before := b.snapshot.Load()
+	services := servicesOf(t, before)
+	next := &snapshot{
+		generation: t.Generation,
+		zones:      make(map[name]*zone, len(t.DNS.Zones)),
+		limit:      newLimit(t.DNS.RateLimit),
+	}
+	loaded := make(map[*pool.Zone]*static, len(t.DNS.Zones))
+	fresh := false
+	for _, conf := range t.DNS.Zones {
+		st := b.static(conf, before)
+		if st == nil {
+			continue
+		}
+		loaded[conf] = st
+		was := before.zones[st.apex]
+		z := b.zone(st, services[conf], was, t.Generation)
+		fresh = fresh || was == nil
+		next.zones[st.apex] = z
+		next.sorted = append(next.sorted, z)
+		next.maxLabels = max(next.maxLabels, st.apexLabels)
+	}
+	b.loaded = loaded
+	b.serials.reserve(ctx, fresh)
+
+	b.snapshot.Store(next)
+	b.handedOut.replaced(before, next, time.Now())
+	b.buildTime.Store(int64(time.Since(begun)))
+	for _, z := range before.sorted {
+		if next.zones[z.apex] == nil {
+			b.log.Info("zone is no longer served", "zone", z.apex.label())
+		}
+	}
+}
+
+// static returns the static part of a zone. It is loaded only where the zone
+// has changed since the Table before.
+func (b *builder) static(conf *pool.Zone, before *snapshot) *static {
+	if st := b.loaded[conf]; st != nil {
+		return st
+	}
+	apex, err := parseName(conf.Name)
+	if err != nil {
+		b.log.Error("zone cannot be served", "zone", conf.Name, "err", err)
+		return nil
+	}
+	was := before.zones[apex]
+	if was != nil && was.hash == hashZone(conf) {
+		return was.static
+	}
+	st, findings := loadZone(conf)
+	broken := false
+	for _, f := range findings {
+		e := ZoneError{File: conf.File, Line: f.line, Column: f.column, Message: f.message}
+		if f.warning {
+			b.log.Warn("zone is odd", "zone", conf.Name, "err", e)
+			continue
+		}
+		broken = true
+		b.log.Error("zone has an error", "zone", conf.Name, "err", e)
+	}
+	switch {
+	case broken && was != nil:
+		b.log.Error("zone is served on with the records it had", "zone", conf.Name)
+		return was.static
+	case broken:
+		b.log.Error("zone is served without the records in error", "zone", conf.Name)
+	}
+	return st
+}
+
+// zone returns the zone of a static part and services: the one before, if
+// every answer is the same.
+func (b *builder) zone(st *static, services map[name]*live, was *zone, generation uint64) *zone {
+	var reuse map[name]*node
+	if was != nil && was.static == st {
+		if sameServices(services, was.live) {
+			return was
+		}
+		reuse = was.live
+	}
+	z := newZone(st, services, reuse)
+	zone := st.conf.Name
+	if was != nil {
+		z.counts = was.counts
+		z.number(b.serials.advance(zone, was.serial, st.fileSerial()))
+		b.log.Info("answers changed", "zone", zone, "serial", z.serial, "generation", generation)
+	} else {
+		z.counts = new(zoneCounts)
+		if b.serials.known(zone) {
+			// An earlier process has given these answers, and caches may hold them.
+			for _, l := range services {
+				l.mark()
+			}
+		}
+		z.number(b.serials.begin(zone, z.content(), st.fileSerial(), time.Now()))
+		b.log.Info("zone is served", "zone", zone, "serial", z.serial, "names", z.owners(), "records", st.resources)
+	}
+	if was == nil || was.static != st || !sameOwners(services, was.live) {
+		b.warn(st, sortedNames(services))
+	}
+	return z
+}
+
+// warn tells what the master file and the services have against each other.
+func (b *builder) warn(st *static, hostnames []name) {
+	for _, f := range st.conflicts(hostnames) {
+		// The service wins: its name must not go away by an edit elsewhere.
+		b.log.Warn("zone file and service claim one name, the service is answered", "zone", st.conf.Name,
+			"err", ZoneError{File: st.conf.File, Line: f.line, Column: f.column, Message: f.message})
+	}
+	for _, f := range st.missingAddresses(hostnames) {
+		b.log.Warn("zone is odd", "zone", st.conf.Name,
+			"err", ZoneError{File: st.conf.File, Line: f.line, Column: f.column, Message: f.message})
+	}
+}
+
+// content is a hash over every answer of the zone but the serial.
+func (z *zone) content() string {
+	h := sha256.New()
+	h.Write(z.hash[:])
+	for _, owner := range sortedNames(z.live) {
+		if l := z.live[owner].live; l != nil {
+			fmt.Fprintf(h, "%q %v %v\n", string(owner), l.addresses, l.ttl)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// end keeps the serials of what was served last.
+func (b *builder) end() {
+	contents := make(map[string]string)
+	for _, z := range b.snapshot.Load().sorted {
+		contents[z.conf.Name] = z.content()
+	}
+	b.serials.end(contents)
+}

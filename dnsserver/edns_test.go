@@ -1,0 +1,337 @@
+package dnsserver
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"haslohas.com/elbow/pool"
+)
+
+// TestCompliance is the list of the DNS flag days, as ISC's genreport asks it.
+func TestCompliance(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	soa := func() *dns.Msg { return question(t, "example.com SOA") }
+	opt := func(m *dns.Msg, options ...dns.EDNS0) *dns.OPT {
+		m.SetEdns0(4096, false)
+		m.IsEdns0().Option = options
+		return m.IsEdns0()
+	}
+	unknown := &dns.EDNS0_LOCAL{Code: 100}
+	cookie := &dns.EDNS0_COOKIE{Cookie: "0102030405060708"}
+	nsid := &dns.EDNS0_NSID{Nsid: ""}
+	expire := &dns.EDNS0_EXPIRE{Empty: true}
+	subnet := &dns.EDNS0_SUBNET{Family: 1, Address: make([]byte, 4)}
+
+	type expect struct {
+		rcode int
+		soa   bool // stands in the answer
+		opt   bool
+		rd    bool
+		cd    bool
+		do    bool
+		tc    bool
+	}
+	ok := expect{soa: true}
+	okOpt := expect{soa: true, opt: true}
+	for _, c := range []struct {
+		name string
+		make func(m *dns.Msg)
+		want expect
+	}{
+		{"dns", func(m *dns.Msg) {}, ok},
+		{"aa", func(m *dns.Msg) { m.Authoritative = true }, ok},
+		{"ad", func(m *dns.Msg) { m.AuthenticatedData = true }, ok},
+		{"cd", func(m *dns.Msg) { m.CheckingDisabled = true }, expect{soa: true, cd: true}},
+		{"rd", func(m *dns.Msg) { m.RecursionDesired = true }, expect{soa: true, rd: true}},
+		{"ra", func(m *dns.Msg) { m.RecursionAvailable = true }, ok},
+		{"tc", func(m *dns.Msg) { m.Truncated = true }, ok},
+		{"zflag", func(m *dns.Msg) { m.Zero = true }, ok},
+		{"type666", func(m *dns.Msg) { m.Question[0].Qtype = 666 }, expect{}},
+		{"edns", func(m *dns.Msg) { opt(m) }, okOpt},
+		{"edns1", func(m *dns.Msg) { opt(m).SetVersion(1) }, expect{rcode: dns.RcodeBadVers, opt: true}},
+		{"edns1 do", func(m *dns.Msg) { o := opt(m); o.SetVersion(1); o.SetDo() }, expect{rcode: dns.RcodeBadVers, opt: true, do: true}},
+		{"edns1 options", func(m *dns.Msg) { opt(m, unknown, nsid, cookie, expire, subnet).SetVersion(1) }, expect{rcode: dns.RcodeBadVers, opt: true}},
+		{"edns255", func(m *dns.Msg) { opt(m).SetVersion(255) }, expect{rcode: dns.RcodeBadVers, opt: true}},
+		{"edns@512", func(m *dns.Msg) { o := opt(m); o.SetUDPSize(512); o.SetDo() }, expect{soa: true, opt: true, do: true}},
+		{"edns@0", func(m *dns.Msg) { opt(m).SetUDPSize(0) }, okOpt},
+		{"ednsopt", func(m *dns.Msg) { opt(m, unknown) }, okOpt},
+		{"do", func(m *dns.Msg) { opt(m).SetDo() }, expect{soa: true, opt: true, do: true}},
+		{"docd", func(m *dns.Msg) { m.CheckingDisabled = true; opt(m).SetDo() }, expect{soa: true, opt: true, do: true, cd: true}},
+		{"ednsflags", func(m *dns.Msg) { opt(m).SetZ(0x80) }, okOpt},
+		{"optlist", func(m *dns.Msg) { opt(m, nsid, subnet, expire, cookie) }, okOpt},
+		{"nsid", func(m *dns.Msg) { opt(m, nsid) }, okOpt},
+		{"cookie", func(m *dns.Msg) { opt(m, cookie) }, okOpt},
+		{"expire", func(m *dns.Msg) { opt(m, expire) }, okOpt},
+		{"subnet", func(m *dns.Msg) { opt(m, subnet) }, okOpt},
+		{"keepalive by UDP", func(m *dns.Msg) { opt(m, &dns.EDNS0_TCP_KEEPALIVE{Code: dns.EDNS0TCPKEEPALIVE}) }, okOpt},
+		{"bind11", func(m *dns.Msg) { opt(m, cookie).SetDo() }, expect{soa: true, opt: true, do: true}},
+		{"two OPT", func(m *dns.Msg) { opt(m); m.Extra = append(m.Extra, dns.Copy(m.Extra[0])) }, expect{rcode: dns.RcodeFormatError, opt: true}},
+		{"OPT with an owner", func(m *dns.Msg) { opt(m).Hdr.Name = "example.com." }, expect{rcode: dns.RcodeFormatError}},
+		{"OPT in the answer", func(m *dns.Msg) { opt(m); m.Answer, m.Extra = m.Extra, nil }, expect{rcode: dns.RcodeFormatError}},
+		{"other records", func(m *dns.Msg) { m.Ns = []dns.RR{mustRR(t, "example.com. SOA a. b. 1 2 3 4 5")}; opt(m) }, okOpt},
+		{"no question", func(m *dns.Msg) { m.Question = nil }, expect{rcode: dns.RcodeFormatError}},
+		{"two questions", func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }, expect{rcode: dns.RcodeFormatError}},
+		{"outside", func(m *dns.Msg) { m.Question[0].Name = "example.net."; opt(m) }, expect{rcode: dns.RcodeRefused, opt: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := soa()
+			c.make(m)
+			a := h.exchange(t, m)
+			if a == nil {
+				t.Fatal("no response")
+			}
+			got := expect{
+				rcode: a.Rcode, soa: len(a.Answer) == 1 && a.Answer[0].Header().Rrtype == dns.TypeSOA,
+				opt: a.IsEdns0() != nil, rd: a.RecursionDesired, cd: a.CheckingDisabled, tc: a.Truncated,
+			}
+			if o := a.IsEdns0(); o != nil {
+				got.do = o.Do()
+				if o.Version() != 0 || o.UDPSize() != 1232 || o.Z() != 0 || o.Hdr.Name != "." {
+					t.Errorf("bad OPT %v", o)
+				}
+				for _, option := range o.Option {
+					if option.Option() != dns.EDNS0EDE {
+						t.Errorf("nobody asked for option %v", option)
+					}
+				}
+			}
+			if got != c.want {
+				t.Errorf("got %+v, want %+v", got, c.want)
+			}
+			if a.Zero || a.RecursionAvailable || a.AuthenticatedData || a.Id != m.Id {
+				t.Errorf("bad header %v", a.MsgHdr)
+			}
+			if c.want.soa && !a.Authoritative {
+				t.Error("AA is missing")
+			}
+		})
+	}
+}
+
+func mustRR(t testing.TB, text string) dns.RR {
+	t.Helper()
+	rr, err := dns.NewRR(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rr
+}
+
+// TestEveryType: no type is answered with an error, RFC 8906 section 3.1.2.
+func TestEveryType(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	for typ := range uint16(300) {
+		m := question(t, "www.example.com A")
+		m.Question[0].Qtype = typ
+		want := dns.RcodeSuccess
+		if typ == dns.TypeAXFR || typ == dns.TypeIXFR {
+			want = dns.RcodeRefused
+		}
+		if a := h.exchange(t, m); a == nil || a.Rcode != want {
+			t.Errorf("type %d: %v", typ, a)
+		}
+	}
+}
+
+func TestOpcodes(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	for op := range 16 {
+		if op == dns.OpcodeQuery {
+			continue
+		}
+		for _, flags := range []uint16{0, 0x07f0} { // AA TC RD RA Z AD CD
+			packet := make([]byte, 12)
+			packet[1] = 42
+			binary.BigEndian.PutUint16(packet[2:], uint16(op)<<11|flags)
+			out := h.respond(&h.r, nil, packet, client, 0, false)
+			want := make([]byte, 12)
+			want[1] = 42
+			binary.BigEndian.PutUint16(want[2:], 0x8000|uint16(op)<<11|4)
+			if !bytes.Equal(out, want) {
+				t.Errorf("opcode %d flags %#x: got % x, want % x", op, flags, out, want)
+			}
+		}
+	}
+	m := new(dns.Msg).SetUpdate("example.com.")
+	m.Insert([]dns.RR{mustRR(t, "x.example.com. 60 A 192.0.2.1")})
+	if a := h.exchange(t, m); a.Rcode != dns.RcodeNotImplemented || len(a.Question) != 1 {
+		t.Errorf("update: %v", a)
+	}
+	m = new(dns.Msg).SetNotify("example.com.")
+	if a := h.exchange(t, m); a.Rcode != dns.RcodeNotImplemented || a.Authoritative || len(a.Question) != 1 {
+		t.Errorf("notify: %v", a)
+	}
+}
+
+func TestNoAnswerAtAll(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	m := question(t, "www.example.com A")
+	m.Response = true
+	if a := h.exchange(t, m); a != nil {
+		t.Errorf("a response was answered: %v", a)
+	}
+	for n := range 12 {
+		if out := h.respond(&h.r, nil, make([]byte, n), client, 0, false); out != nil {
+			t.Errorf("%d octets were answered", n)
+		}
+	}
+	if got := h.counts.shards[0].dropped[dropMalformed].Load(); got != 13 {
+		t.Errorf("%d drops were counted, want 13", got)
+	}
+}
+
+func TestZoneVersion(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	h.renumber(2026112307)
+	for _, c := range []struct{ ask, want string }{
+		{"www.example.com A", "02" + "00" + "78c40533"},
+		{"nothing.example.com A", "02" + "00" + "78c40533"},
+		{"www.child.example.com A", "03" + "00" + "78c40533"},
+		{"www.example.net A", ""},
+	} {
+		m := question(t, c.ask)
+		m.SetEdns0(1232, false)
+		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_LOCAL{Code: 19}}
+		var got string
+		for _, o := range h.exchange(t, m).IsEdns0().Option {
+			if o.Option() != 19 {
+				continue
+			}
+			wire, err := packOption(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = hex.EncodeToString(wire)
+		}
+		if got != c.want {
+			t.Errorf("%s: version %q, want %q", c.ask, got, c.want)
+		}
+	}
+}
+
+// packOption returns the data of an option as it was on the wire.
+func packOption(o dns.EDNS0) ([]byte, error) {
+	m := new(dns.Msg)
+	m.SetEdns0(512, false)
+	m.IsEdns0().Option = []dns.EDNS0{o}
+	wire, err := m.Pack()
+	if err != nil {
+		return nil, err
+	}
+	return wire[12+11+4:], nil
+}
+
+func TestRefusedSaysWhy(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	m := question(t, "www.example.net A")
+	m.SetEdns0(1232, false)
+	a := h.exchange(t, m)
+	if i := slices.IndexFunc(a.IsEdns0().Option, func(o dns.EDNS0) bool {
+		e, ok := o.(*dns.EDNS0_EDE)
+		return ok && e.InfoCode == dns.ExtendedErrorCodeNotAuthoritative
+	}); i < 0 || a.Rcode != dns.RcodeRefused || a.Authoritative {
+		t.Errorf("got %v", a)
+	}
+}
+
+func TestKeepalive(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	m := question(t, "www.example.com A")
+	m.SetEdns0(1232, false)
+	m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_TCP_KEEPALIVE{Code: dns.EDNS0TCPKEEPALIVE}}
+	packet, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := h.send(t, packet, true)
+	if len(a.IsEdns0().Option) != 1 || a.IsEdns0().Option[0].(*dns.EDNS0_TCP_KEEPALIVE).Timeout != 100 {
+		t.Errorf("got %v", a)
+	}
+}
+
+// TestUnknownKey is genreport's dnswkk: a TSIG with a key that is not known.
+func TestUnknownKey(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	for _, edns := range []bool{false, true} {
+		m := question(t, "example.com SOA")
+		if edns {
+			m.SetEdns0(1232, true)
+		}
+		m.SetTsig("key.example.", dns.HmacSHA256, 300, 1700000000)
+		packet, _, err := dns.TsigGenerate(m, "c2VjcmV0", "", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := h.send(t, packet, false)
+		sig := a.IsTsig()
+		if a.Rcode != dns.RcodeNotAuth || len(a.Answer) != 0 || sig == nil || (a.IsEdns0() != nil) != edns {
+			t.Fatalf("got %v", a)
+		}
+		if sig.Error != dns.RcodeBadKey || sig.MACSize != 0 || sig.Hdr.Name != "key.example." || sig.Algorithm != dns.HmacSHA256 ||
+			sig.TimeSigned != 1700000000 || sig.Fudge != 300 || sig.OrigId != m.Id || sig.OtherLen != 0 {
+			t.Errorf("got %v", sig)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	f := &fixture{}
+	var records strings.Builder
+	for i := range 40 {
+		fmt.Fprintf(&records, "big TXT \"%s%d\"\n", strings.Repeat("x", 40), i)
+	}
+	for i := range 8 { // 8 referral servers with glue: more than 512 octets
+		fmt.Fprintf(&records, "cut NS server-with-a-long-name-%d.cut\nserver-with-a-long-name-%d.cut A 192.0.2.%d\n", i, i, i)
+	}
+	f.zone(&pool.Zone{Name: "example.com", Records: "@ NS ns.example.net.\n" + records.String()})
+	h := newHouse(t, nil)
+	h.publish(f)
+	for _, c := range []struct {
+		ask     string
+		payload uint16 // 0: no EDNS
+		tcp     bool
+		whole   bool
+		most    int
+	}{
+		{"big.example.com TXT", 0, false, false, 512},
+		{"big.example.com TXT", 4096, false, false, 1232},
+		{"big.example.com TXT", 4096, true, true, 65535},
+		{"big.example.com TXT", 0, true, true, 65535},
+		{"x.cut.example.com A", 0, false, false, 512},
+		{"x.cut.example.com A", 100, false, false, 512},
+		{"x.cut.example.com A", 700, false, true, 700},
+		{"x.cut.example.com A", 1232, false, true, 1232},
+	} {
+		m := question(t, c.ask)
+		if c.payload > 0 {
+			m.SetEdns0(c.payload, true)
+		}
+		packet, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := h.respond(&h.r, nil, packet, client, 0, c.tcp)
+		a := h.send(t, packet, c.tcp)
+		if len(out) > c.most || a.Truncated == c.whole || (a.IsEdns0() != nil) != (c.payload > 0) {
+			t.Errorf("%s payload %d tcp %v: %d octets, %v", c.ask, c.payload, c.tcp, len(out), a.MsgHdr)
+		}
+		if a.Truncated && len(a.Answer)+len(a.Ns) > 0 {
+			t.Errorf("%s: a truncated response holds a part: %v", c.ask, a)
+		}
+	}
+}

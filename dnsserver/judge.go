@@ -1,0 +1,218 @@
+package dnsserver
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/miekg/dns"
+
+	"haslohas.com/elbow/pool"
+)
+
+// A ZoneError is something in a zone that would make loading it fail, or
+// answers from it wrong.
+type ZoneError struct {
+	File         string // the master file; empty: the configuration of the zone itself
+	Line, Column int    // from 1; 0: not one line
+	Message      string
+}
+
+func (e ZoneError) Error() string {
+	switch {
+	case e.File == "":
+		return e.Message
+	case e.Line == 0:
+		return fmt.Sprintf("%s: %s", e.File, e.Message)
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
+}
+
+// CheckZone returns what is wrong with z, sorted by line, if services answer
+// for the given hostnames. What is merely odd, such as a record that stands
+// there twice, is not among it: the server logs that when it loads the zone.
+func CheckZone(z *pool.Zone, hostnames []string) []ZoneError {
+	st, findings := loadZone(z)
+	if st != nil {
+		findings = append(findings, st.conflicts(wireNames(hostnames))...)
+		findings = append(findings, st.missingAddresses(wireNames(hostnames))...)
+	}
+	var out []ZoneError
+	for _, f := range readable(findings) {
+		if f.line == 0 {
+			f.column = 0
+		}
+		if !f.warning {
+			out = append(out, ZoneError{File: z.File, Line: f.line, Column: f.column, Message: f.message})
+		}
+	}
+	return out
+}
+
+// wireNames leaves out what is no name: the configuration has reported it.
+func wireNames(hostnames []string) []name {
+	var out []name
+	for _, h := range hostnames {
+		if n, err := parseName(h); err == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// judge finds what is wrong between the records of the zone, and takes out what
+// cannot be answered.
+func (l *loader) judge() {
+	for owner, n := range l.nodes {
+		l.judgeNode(owner, n)
+	}
+	for owner, n := range l.nodes {
+		if s := n.set(typeCNAME); s != nil {
+			l.judgeChain(owner, s)
+		}
+		for i := range n.sets {
+			l.judgeTargets(owner, &n.sets[i])
+		}
+		if n.occluded && len(n.sets) > 0 {
+			l.judgeOccluded(owner, n)
+		}
+	}
+}
+
+func (l *loader) judgeNode(owner name, n *node) {
+	if s := n.set(typeCNAME); s != nil {
+		switch {
+		case n.apex:
+			l.fault(s.line, "the apex %s cannot be a CNAME: it owns the SOA and NS", owner)
+		case len(n.sets) > 1: // RFC 2181 section 10.1
+			l.fault(s.line, "%s is a CNAME and owns other records too", owner)
+		default:
+			return
+		}
+		n.sets = slices.DeleteFunc(n.sets, func(s rrset) bool { return s.typ == typeCNAME })
+	}
+	if s := n.set(typeDNAME); s != nil {
+		if n.cut { // RFC 6672 section 2.3
+			l.fault(s.line, "%s is delegated and cannot own a DNAME", owner)
+		}
+		if s.target.below(owner) {
+			l.fault(s.line, "the DNAME of %s leads below itself, to %s", owner, s.target)
+		}
+	}
+}
+
+// judgeChain follows a CNAME as far as an answer would.
+func (l *loader) judgeChain(owner name, s *rrset) {
+	line, to := s.line, s.target
+	for range maxChain {
+		if to == owner {
+			l.fault(line, "%s is a CNAME that leads back to itself", owner)
+			return
+		}
+		n := l.nodes[to]
+		if n == nil {
+			return
+		}
+		if s = n.set(typeCNAME); s == nil {
+			return
+		}
+		to = s.target
+	}
+	l.fault(line, "%s begins a chain of more than %d CNAME records", owner, maxChain)
+}
+
+func (l *loader) judgeTargets(owner name, s *rrset) {
+	for _, target := range s.targets {
+		n := l.nodes[target]
+		if n == nil || n.set(typeCNAME) == nil {
+			continue
+		}
+		switch s.typ {
+		case typeNS, dns.TypeMX: // RFC 2181 section 10.3
+			l.fault(s.line, "%s of %s points to %s, which is a CNAME", dns.Type(s.typ), owner, target)
+		case dns.TypeSRV:
+			l.warn(s.line, "%s of %s points to %s, which is a CNAME", dns.Type(s.typ), owner, target)
+		}
+	}
+}
+
+func (l *loader) judgeOccluded(owner name, n *node) {
+	top, above := l.cover(owner)
+	if !above.cut {
+		l.fault(n.sets[0].line, "%s lies below the DNAME of %s", owner, top) // RFC 6672 section 2.4
+		return
+	}
+	for i := range n.sets {
+		if t := n.sets[i].typ; t != typeA && t != typeAAAA {
+			l.warn(n.sets[i].line, "%s lies below the delegation of %s: its %s is never answered", owner, top, dns.Type(t))
+		}
+	}
+}
+
+// cover returns the topmost delegation or DNAME above owner, nil if none.
+func (st *static) cover(owner name) (top name, covering *node) {
+	for up := owner; up != st.apex; {
+		up = up.parent()
+		if n := st.nodes[up]; n != nil && (n.cut || n.set(typeDNAME) != nil) {
+			top, covering = up, n
+		}
+	}
+	return top, covering
+}
+
+// conflicts tells which hostnames of services the master file claims too.
+func (st *static) conflicts(hostnames []name) []finding {
+	var out []finding
+	add := func(line int, format string, args ...any) {
+		out = append(out, finding{line: line, column: 1, message: fmt.Sprintf(format, args...)})
+	}
+	for _, h := range hostnames {
+		if !h.below(st.apex) {
+			continue
+		}
+		if n := st.nodes[h]; n != nil {
+			for i := range n.sets {
+				switch s := &n.sets[i]; {
+				case s.typ == typeA, s.typ == typeAAAA, s.typ == typeCNAME, s.typ == typeDNAME, s.typ == typeNS && n.cut:
+					if s.line == 0 {
+						add(0, "%s is the hostname of a service and a name server of the zone with addresses of its own", h)
+					} else {
+						add(s.line, "%s is the hostname of a service: its %s cannot stand here", h, dns.Type(s.typ))
+					}
+				}
+			}
+		}
+		if top, n := st.cover(h); n != nil {
+			kind, s := "delegation", n.set(typeNS)
+			if !n.cut {
+				kind, s = "DNAME", n.set(typeDNAME)
+			}
+			add(s.line, "%s is the hostname of a service and lies below the %s of %s", h, kind, top)
+		}
+	}
+	return out
+}
+
+// missingAddresses tells which name servers inside the zone have no address.
+func (st *static) missingAddresses(hostnames []name) []finding {
+	var out []finding
+	for owner, n := range st.nodes {
+		s := n.set(typeNS)
+		if s == nil || n.occluded {
+			continue
+		}
+		for _, target := range s.targets {
+			if !target.below(st.apex) || slices.Contains(hostnames, target) || n.cut && !target.below(owner) {
+				continue
+			}
+			t := st.nodes[target]
+			if t == nil && target != st.apex {
+				t = st.nodes[target.parent().wildcard()]
+			}
+			if t == nil || t.set(typeA) == nil && t.set(typeAAAA) == nil && t.set(typeCNAME) == nil {
+				out = append(out, finding{line: s.line, column: 1,
+					message: fmt.Sprintf("%s is a name server of %s and has no address", target, owner)})
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,214 @@
+package dnsserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// An address that cannot be opened is tried again after this, and after
+	// longer each time.
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 30 * time.Second
+
+	// maxSockets is how many UDP sockets share an address.
+	maxSockets = 8
+
+	// portTries is how many ports are tried for an address with port 0: the one
+	// that is free for TCP may be taken for UDP.
+	portTries = 20
+
+	// udpBuffer is what the system is asked to hold for a socket, in octets. It
+	// gives what it allows.
+	udpBuffer = 1 << 20
+)
+
+// A listener is one address of the Table, open for UDP and TCP.
+type listener struct {
+	addr  netip.AddrPort // as in the Table
+	bound netip.AddrPort
+	tcp   *net.TCPListener
+	udp   []*net.UDPConn
+
+	closing atomic.Bool
+	closed  chan struct{}
+}
+
+// sockets opens and closes listeners. It belongs to one goroutine.
+type sockets struct {
+	server *Server
+	open   map[netip.AddrPort]*listener
+	failed map[netip.AddrPort]*attempt
+}
+
+// An attempt to open an address has failed.
+type attempt struct {
+	err   error
+	next  time.Time
+	delay time.Duration
+}
+
+// apply closes the listeners that are not wanted any more and opens those that
+// are not there. The channel it returns tells when to call it again; nil:
+// everything is open.
+func (s *sockets) apply(ctx context.Context, want []netip.AddrPort) <-chan time.Time {
+	if s.open == nil {
+		s.open = make(map[netip.AddrPort]*listener)
+		s.failed = make(map[netip.AddrPort]*attempt)
+	}
+	for addr, l := range s.open {
+		if !slices.Contains(want, addr) {
+			s.server.close(l)
+			delete(s.open, addr)
+			s.server.log.Info("dns listener closed", "address", addr)
+		}
+	}
+	for addr := range s.failed {
+		if !slices.Contains(want, addr) {
+			delete(s.failed, addr)
+		}
+	}
+	var soonest time.Time
+	for _, addr := range want {
+		if s.open[addr] == nil {
+			if next := s.try(ctx, addr); !next.IsZero() && (soonest.IsZero() || next.Before(soonest)) {
+				soonest = next
+			}
+		}
+	}
+	s.publish()
+	if soonest.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(soonest))
+}
+
+// try opens an address, unless it was tried just now. It returns when to try
+// again; the zero time: it is open.
+func (s *sockets) try(ctx context.Context, addr netip.AddrPort) time.Time {
+	before := s.failed[addr]
+	if before != nil && time.Now().Before(before.next) {
+		return before.next
+	}
+	l, err := listen(ctx, addr)
+	if err == nil {
+		s.open[addr] = l
+		delete(s.failed, addr)
+		s.server.serve(l)
+		s.server.log.Info("dns listener open", "address", l.bound, "udp_sockets", len(l.udp))
+		return time.Time{}
+	}
+	a := &attempt{err: err, delay: retryFirst}
+	if before != nil {
+		a.delay = min(2*before.delay, retryMost)
+	}
+	if before == nil || before.err.Error() != err.Error() {
+		s.server.log.Error("dns listener cannot be opened, it is tried again", "address", addr, "err", err)
+	}
+	a.next = time.Now().Add(a.delay)
+	s.failed[addr] = a
+	return a.next
+}
+
+// publish makes known what is open.
+func (s *sockets) publish() {
+	states := make(map[netip.AddrPort]listenerState)
+	for addr, l := range s.open {
+		states[addr] = listenerState{bound: l.bound}
+	}
+	for addr, a := range s.failed {
+		states[addr] = listenerState{err: a.err}
+	}
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	s.server.listeners = states
+}
+
+// listen opens an address for TCP and UDP.
+func listen(ctx context.Context, addr netip.AddrPort) (*listener, error) {
+	tries := 1
+	if addr.Port() == 0 {
+		tries = portTries
+	}
+	var err error
+	for range tries {
+		var l *listener
+		if l, err = listenOnce(ctx, addr); err == nil {
+			return l, nil
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+	}
+	return nil, err
+}
+
+// listenOnce opens TCP first: UDP sockets share their port even with another
+// process, TCP shows that somebody is there.
+func listenOnce(ctx context.Context, addr netip.AddrPort) (*listener, error) {
+	// An IPv6 address stands for IPv6 alone, so that 0.0.0.0 and [::] go together.
+	family := "6"
+	if addr.Addr().Is4() || addr.Addr().Is4In6() {
+		family = "4"
+	}
+	l := &listener{addr: addr, closed: make(chan struct{})}
+	tcp, err := (&net.ListenConfig{}).Listen(ctx, "tcp"+family, addr.String())
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	l.tcp = tcp.(*net.TCPListener)
+	l.bound = netip.AddrPortFrom(addr.Addr(), uint16(tcp.Addr().(*net.TCPAddr).Port))
+	for range udpSockets() {
+		config := net.ListenConfig{Control: controlUDP(addr.Addr())}
+		udp, err := config.ListenPacket(ctx, "udp"+family, l.bound.String())
+		if err != nil {
+			l.shut()
+			return nil, fmt.Errorf("listening: %w", err)
+		}
+		conn := udp.(*net.UDPConn)
+		_ = conn.SetReadBuffer(udpBuffer) // less is no reason not to serve
+		l.udp = append(l.udp, conn)
+	}
+	return l, nil
+}
+
+// udpSockets is how many sockets share an address: as many as can be read at
+// the same time.
+func udpSockets() int {
+	if !sharedPorts {
+		return 1
+	}
+	return min(runtime.GOMAXPROCS(0), maxSockets)
+}
+
+// shut closes the sockets.
+func (l *listener) shut() {
+	l.tcp.Close()
+	for _, c := range l.udp {
+		c.Close()
+	}
+}
+
+// serve starts the goroutines that read from l.
+func (s *Server) serve(l *listener) {
+	for shard, c := range l.udp {
+		s.serving.Go(func() { s.serveUDP(l, c, shard) })
+	}
+	s.serving.Go(func() { s.acceptTCP(l) })
+}
+
+// close closes l. Its connections end after the answer they are at.
+func (s *Server) close(l *listener) {
+	l.closing.Store(true)
+	close(l.closed)
+	l.shut()
+	s.connections.expire(l)
+}

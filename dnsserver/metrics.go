@@ -1,0 +1,158 @@
+package dnsserver
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// shards is into how many counters each count is split, so that sockets that
+// are read on different processors do not share one.
+const shards = 8
+
+// rcodeNames are the label values by response code; others do not occur.
+var rcodeNames = [rcodes]string{
+	rcodeSuccess: "NOERROR", rcodeFormat: "FORMERR", rcodeNXDomain: "NXDOMAIN", rcodeNotImpl: "NOTIMP",
+	rcodeRefused: "REFUSED", rcodeYXDomain: "YXDOMAIN", rcodeNotAuth: "NOTAUTH", rcodeBadVers: "BADVERS",
+}
+
+var transports = [...]string{"udp", "tcp"}
+
+// A zoneCounts counts the responses of one zone. It outlives snapshots.
+type zoneCounts struct {
+	shards [shards]struct {
+		responses [len(transports)][rcodes]atomic.Uint64
+		_         [64]byte // keeps two shards off one cache line
+	}
+}
+
+func (c *zoneCounts) add(shard int, tcp bool, rcode uint16) {
+	transport := 0
+	if tcp {
+		transport = 1
+	}
+	c.shards[shard%shards].responses[transport][rcode].Add(1)
+}
+
+func (c *zoneCounts) sum(transport, rcode int) (total uint64) {
+	for i := range c.shards {
+		total += c.shards[i].responses[transport][rcode].Load()
+	}
+	return total
+}
+
+// Why a packet or a connection got no answer.
+const (
+	dropMalformed = iota // no DNS message, or itself a response
+	dropPort             // from port 0, where no answer arrives
+	dropRate             // the client is over its rate
+	dropSend             // the system did not take the answer
+	dropConnections
+	drops
+)
+
+var dropNames = [drops]string{"malformed", "port_zero", "rate_limit", "send_error", "tcp_connections"}
+
+// A serverCounts counts what belongs to no zone.
+type serverCounts struct {
+	outside zoneCounts // responses about names in no zone, or about none
+	shards  [shards]struct {
+		truncated, limited atomic.Uint64
+		dropped            [drops]atomic.Uint64
+		_                  [64]byte
+	}
+}
+
+func (c *serverCounts) drop(shard, reason int) { c.shards[shard%shards].dropped[reason].Add(1) }
+
+// count takes down a response.
+func (c *serverCounts) count(shard int, tcp bool, r result) {
+	counts := &c.outside
+	if r.zone != nil {
+		counts = r.zone.counts
+	}
+	counts.add(shard, tcp, r.rcode)
+	if r.truncated {
+		c.shards[shard%shards].truncated.Add(1)
+	}
+}
+
+// metrics shows a Server to Prometheus. It reads when it is asked, so that
+// nothing but counters is touched by a query, and a series goes with its zone.
+type metrics struct {
+	server *Server
+
+	queries, truncated, dropped, limited, serial, connections, ttl, build *prometheus.Desc
+}
+
+func newMetrics(s *Server) *metrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("elbow_dns_"+name, help, labels, nil)
+	}
+	return &metrics{
+		server:      s,
+		queries:     desc("queries_total", "Queries that were answered; zone is empty for names outside of all zones.", "zone", "rcode", "transport"),
+		truncated:   desc("truncated_total", "Responses that said: come again by TCP."),
+		dropped:     desc("dropped_total", "Packets and TCP connections that got no answer.", "reason"),
+		limited:     desc("rate_limited_total", "UDP responses over the rate limit, dropped or truncated."),
+		serial:      desc("zone_serial", "Serial of the zone.", "zone"),
+		connections: desc("tcp_connections", "Open TCP connections."),
+		ttl:         desc("answer_ttl_seconds", "TTL of the addresses that the hostname of a service is answered with.", "name"),
+		build:       desc("snapshot_build_seconds", "How long making the newest set of answers took."),
+	}
+}
+
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.queries, m.truncated, m.dropped, m.limited, m.serial, m.connections, m.ttl, m.build} {
+		ch <- d
+	}
+}
+
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	responses := func(zone string, c *zoneCounts) {
+		for t, transport := range transports {
+			for rcode, text := range rcodeNames {
+				if n := c.sum(t, rcode); n > 0 {
+					counter(m.queries, n, zone, text, transport)
+				}
+			}
+		}
+	}
+	s := m.server
+	responses("", &s.counts.outside)
+	snap := s.snapshot.Load()
+	for _, z := range snap.sorted {
+		zone := z.apex.label()
+		responses(zone, z.counts)
+		gauge(m.serial, float64(z.serial), zone)
+		for owner, n := range z.live {
+			if n.live != nil {
+				gauge(m.ttl, n.live.ttl.Seconds(), owner.label())
+			}
+		}
+	}
+	var truncated, limited uint64
+	var dropped [drops]uint64
+	for i := range s.counts.shards {
+		shard := &s.counts.shards[i]
+		truncated += shard.truncated.Load()
+		limited += shard.limited.Load()
+		for reason := range dropped {
+			dropped[reason] += shard.dropped[reason].Load()
+		}
+	}
+	counter(m.truncated, truncated)
+	counter(m.limited, limited)
+	for reason, n := range dropped {
+		counter(m.dropped, n, dropNames[reason])
+	}
+	gauge(m.connections, float64(s.connections.count()))
+	gauge(m.build, time.Duration(s.buildTime.Load()).Seconds())
+}

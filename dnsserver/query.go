@@ -1,0 +1,290 @@
+package dnsserver
+
+import "encoding/binary"
+
+const (
+	headerLen  = 12
+	optLen     = 11   // an OPT record without options
+	minPayload = 512  // RFC 1035 section 4.2.1, RFC 6891 section 6.2.3
+	maxPayload = 1232 // no larger answer leaves by UDP: it fits in every path without fragments
+	maxMessage = 65535
+	maxQuery   = 4096 // of a query; nothing that a client has to say is longer
+)
+
+// Bits of the second 16-bit word of the header.
+const (
+	flagQR = 1 << 15
+	flagAA = 1 << 10
+	flagTC = 1 << 9
+	flagRD = 1 << 8
+	flagCD = 1 << 4
+
+	opcodeMask = 0xf << 11
+)
+
+const (
+	opcodeQuery  = 0
+	opcodeNotify = 4
+	opcodeUpdate = 5
+)
+
+// Response codes. Those above 15 need an OPT record.
+const (
+	rcodeSuccess  = 0
+	rcodeFormat   = 1
+	rcodeNXDomain = 3
+	rcodeNotImpl  = 4
+	rcodeRefused  = 5
+	rcodeYXDomain = 6
+	rcodeNotAuth  = 9
+	rcodeBadVers  = 16
+	rcodes        = 17
+)
+
+const (
+	typeA     = 1
+	typeNS    = 2
+	typeCNAME = 5
+	typeSOA   = 6
+	typeHINFO = 13
+	typeAAAA  = 28
+	typeDNAME = 39
+	typeOPT   = 41
+	typeDS    = 43
+	typeTSIG  = 250
+	typeIXFR  = 251
+	typeAXFR  = 252
+	typeANY   = 255
+
+	classIN  = 1
+	classANY = 255
+
+	optionKeepalive   = 11 // RFC 7828
+	optionError       = 15 // RFC 8914
+	optionZoneVersion = 19 // RFC 9660
+
+	errorNotAuthoritative = 20 // extended error, RFC 8914 section 4.21
+	tsigBadKey            = 17 // RFC 8945 section 5.2.1
+)
+
+// A verdict says what becomes of a packet.
+type verdict uint8
+
+const (
+	resolve verdict = iota // it is a query to look up
+	reject                 // it is answered with query.rcode and nothing else
+	ignore                 // it gets no answer
+)
+
+// A query is what was read of a packet. It refers to the packet's bytes.
+type query struct {
+	id    uint16
+	flags uint16
+	rcode uint16 // where the verdict is reject
+
+	question []byte // of the packet: name, type and class; nil: none that could be read
+	qtype    uint16
+	qclass   uint16
+
+	name    [maxName]byte // of the question, in lower case
+	nameLen int
+	offsets [maxLabels + 1]uint8 // where each label of name begins; the last one is the root
+	labels  int
+
+	edns        bool
+	payload     uint16 // how long a UDP answer the client takes
+	version     uint8
+	do          bool
+	zoneVersion bool // asks for the serial of the zone, RFC 9660
+	keepalive   bool // asks how long a TCP connection may be idle, RFC 7828
+
+	tsigKey []byte // the owner of a TSIG record; nil: there is none
+	tsig    []byte // its data
+}
+
+func (q *query) opcode() uint16 { return q.flags & opcodeMask >> 11 }
+
+// reset makes q the empty query. The arrays keep what they hold: nothing
+// past nameLen and labels is read.
+func (q *query) reset() {
+	q.id, q.flags, q.rcode = 0, 0, 0
+	q.question, q.qtype, q.qclass = nil, 0, 0
+	q.nameLen, q.labels = 0, 0
+	q.edns, q.payload, q.version, q.do, q.zoneVersion, q.keepalive = false, 0, 0, false, false, false
+	q.tsigKey, q.tsig = nil, nil
+}
+
+// read is the one admission check, for every transport: it takes the packet
+// apart and decides what becomes of it. It follows no pointer and reads each
+// octet at most twice.
+func (q *query) read(packet []byte) verdict {
+	q.reset()
+	if len(packet) < headerLen {
+		return ignore
+	}
+	q.id = binary.BigEndian.Uint16(packet)
+	q.flags = binary.BigEndian.Uint16(packet[2:])
+	if q.flags&flagQR != 0 {
+		return ignore // two servers must not answer each other's answers
+	}
+	questions := binary.BigEndian.Uint16(packet[4:])
+	switch op := q.opcode(); op {
+	case opcodeQuery:
+	case opcodeNotify, opcodeUpdate:
+		// The first section of both has the form of a question, so that it can
+		// be echoed for whoever compares it.
+		if questions == 1 {
+			q.readQuestion(packet)
+		}
+		return q.rejected(rcodeNotImpl)
+	default:
+		return q.rejected(rcodeNotImpl)
+	}
+	if questions != 1 { // RFC 9619
+		return q.rejected(rcodeFormat)
+	}
+	at, ok := q.readQuestion(packet)
+	if !ok || !q.readRecords(packet, at) {
+		return q.rejected(rcodeFormat)
+	}
+	switch {
+	case q.tsigKey != nil:
+		return q.rejected(rcodeNotAuth) // no key is known here
+	case q.version > 0:
+		return q.rejected(rcodeBadVers) // RFC 6891 section 6.1.3
+	case q.qclass != classIN && q.qclass != classANY,
+		q.qtype == typeAXFR, q.qtype == typeIXFR:
+		return q.rejected(rcodeRefused)
+	}
+	return resolve
+}
+
+func (q *query) rejected(rcode uint16) verdict {
+	q.rcode = rcode
+	return reject
+}
+
+// readQuestion reads the question and returns where it ends.
+func (q *query) readQuestion(packet []byte) (int, bool) {
+	at, n, labels := headerLen, 0, 0
+	for {
+		if at >= len(packet) {
+			return 0, false
+		}
+		size := int(packet[at])
+		// A pointer could only lead into the header.
+		if size > maxLabel || n+1+size > maxName || at+1+size > len(packet) {
+			return 0, false
+		}
+		q.offsets[labels] = uint8(n)
+		copy(q.name[n:], packet[at:at+1+size])
+		at += 1 + size
+		n += 1 + size
+		if size == 0 {
+			break
+		}
+		labels++
+	}
+	if at+4 > len(packet) {
+		return 0, false
+	}
+	lower(q.name[:n])
+	q.nameLen, q.labels = n, labels
+	q.qtype = binary.BigEndian.Uint16(packet[at:])
+	q.qclass = binary.BigEndian.Uint16(packet[at+2:])
+	q.question = packet[headerLen : at+4]
+	return at + 4, true
+}
+
+// readRecords walks the records after the question. What stands behind the
+// last of them is not looked at.
+func (q *query) readRecords(packet []byte, at int) bool {
+	answers := int(binary.BigEndian.Uint16(packet[6:])) + int(binary.BigEndian.Uint16(packet[8:]))
+	additional := int(binary.BigEndian.Uint16(packet[10:]))
+	for i := range answers + additional {
+		owner := at
+		var ok bool
+		if at, ok = skipName(packet, at); !ok || at+10 > len(packet) {
+			return false
+		}
+		typ := binary.BigEndian.Uint16(packet[at:])
+		fixed := packet[at+2 : at+8] // class and TTL
+		end := at + 10 + int(binary.BigEndian.Uint16(packet[at+8:]))
+		if end > len(packet) {
+			return false
+		}
+		data := packet[at+10 : end]
+		switch typ {
+		case typeOPT:
+			// RFC 6891 section 6.1.1: one, in the additional section, owned by the root.
+			if q.edns || i < answers || packet[owner] != 0 || !q.readOptions(fixed, data) {
+				return false
+			}
+		case typeTSIG:
+			// RFC 8945 section 5.1: the last of the additional section.
+			if i < answers || i != answers+additional-1 || !wholeName(packet[owner:at]) {
+				return false
+			}
+			q.tsigKey, q.tsig = packet[owner:at], data
+		}
+		at = end
+	}
+	return true
+}
+
+// readOptions reads an OPT record from its class, TTL and data.
+func (q *query) readOptions(fixed, data []byte) bool {
+	q.edns = true
+	q.payload = binary.BigEndian.Uint16(fixed)
+	q.version = fixed[3]
+	q.do = fixed[4]&0x80 != 0
+	for len(data) > 0 {
+		if len(data) < 4 {
+			return false
+		}
+		size := int(binary.BigEndian.Uint16(data[2:]))
+		if 4+size > len(data) {
+			return false
+		}
+		switch binary.BigEndian.Uint16(data) {
+		case optionZoneVersion:
+			q.zoneVersion = size == 0 // RFC 9660 section 3.1
+		case optionKeepalive:
+			q.keepalive = size == 0 // RFC 7828 section 3.2.1
+		}
+		data = data[4+size:]
+	}
+	return true
+}
+
+// skipName returns where the name at the given place ends.
+func skipName(packet []byte, at int) (int, bool) {
+	for at < len(packet) {
+		size := int(packet[at])
+		switch {
+		case size == 0:
+			return at + 1, true
+		case size >= 0xc0:
+			return at + 2, at+2 <= len(packet)
+		case size > maxLabel:
+			return 0, false
+		}
+		at += 1 + size
+	}
+	return 0, false
+}
+
+// wholeName reports whether wire is one name without a pointer.
+func wholeName(wire []byte) bool {
+	if len(wire) > maxName {
+		return false
+	}
+	at := 0
+	for at < len(wire) && wire[at] <= maxLabel {
+		if wire[at] == 0 {
+			return at+1 == len(wire)
+		}
+		at += 1 + int(wire[at])
+	}
+	return false
+}

@@ -1,0 +1,206 @@
+package dnsserver
+
+import "encoding/binary"
+
+// A response is a message being written behind whatever buf held before.
+type response struct {
+	buf    []byte
+	base   int  // where the message begins in buf
+	limit  int  // where the sections must end, counted from base
+	full   bool // something that belongs into the message did not fit
+	counts [3]uint16
+}
+
+// The sections that hold records.
+const (
+	answerSection = iota
+	authoritySection
+	additionalSection
+)
+
+// begin writes the header and the question of the response to q, of at most
+// size octets. It keeps room for the OPT record.
+func (m *response) begin(dst []byte, q *query, size int, tcp bool) {
+	m.buf, m.base, m.full, m.counts = dst, len(dst), false, [3]uint16{}
+	m.limit = size - q.optRoom(tcp)
+	// RFC 8906 section 3.1.4: of the flags, those that an opcode does not define
+	// are zero in its response.
+	flags := flagQR | q.flags&opcodeMask
+	if q.opcode() == opcodeQuery {
+		flags |= q.flags & (flagRD | flagCD)
+	}
+	m.buf = binary.BigEndian.AppendUint16(m.buf, q.id)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, flags)
+	questions := uint16(0)
+	if q.question != nil {
+		questions = 1
+	}
+	m.buf = binary.BigEndian.AppendUint16(m.buf, questions)
+	m.buf = append(m.buf, 0, 0, 0, 0, 0, 0)
+	m.buf = append(m.buf, q.question...) // to the octet, so that the case of the name is kept
+}
+
+func (m *response) message() []byte { return m.buf[m.base:] }
+
+// at is where the next octet goes, as a compression pointer sees it.
+func (m *response) at() int { return len(m.buf) - m.base }
+
+func (m *response) setFlags(flags uint16) {
+	head := m.message()[2:]
+	binary.BigEndian.PutUint16(head, binary.BigEndian.Uint16(head)|flags)
+}
+
+func (m *response) setRcode(rcode uint16) { m.message()[3] |= byte(rcode & 0xf) }
+
+// fits reports whether n octets more do, and takes it down where not.
+func (m *response) fits(n int) bool {
+	if m.at()+n > m.limit {
+		m.full = true
+		return false
+	}
+	return true
+}
+
+// records adds prebuilt records whose owner stands at the given place of the
+// message.
+func (m *response) records(section int, wire []byte, count, owner int) {
+	if !m.fits(len(wire)) {
+		return
+	}
+	from := len(m.buf)
+	m.buf = append(m.buf, wire...)
+	m.counts[section] += uint16(count)
+	if owner == headerLen {
+		return
+	}
+	for at := from; at < len(m.buf); {
+		binary.BigEndian.PutUint16(m.buf[at:], 0xc000|uint16(owner))
+		at += headerLen + int(binary.BigEndian.Uint16(m.buf[at+10:]))
+	}
+}
+
+// optional is records for what the answer is whole without.
+func (m *response) optional(section int, wire []byte, count, owner int) {
+	if m.at()+len(wire) <= m.limit {
+		m.records(section, wire, count, owner)
+	}
+}
+
+// cname adds a synthesized CNAME record. It returns where its target stands.
+func (m *response) cname(owner int, ttl uint32, target []byte) int {
+	if !m.fits(headerLen + len(target)) {
+		return 0
+	}
+	m.buf = binary.BigEndian.AppendUint16(m.buf, 0xc000|uint16(owner))
+	m.buf = binary.BigEndian.AppendUint16(m.buf, typeCNAME)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, classIN)
+	m.buf = binary.BigEndian.AppendUint32(m.buf, ttl)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, uint16(len(target)))
+	m.buf = append(m.buf, target...)
+	m.counts[answerSection]++
+	return m.at() - len(target)
+}
+
+// truncate takes out all records and says so. A part of an RRset is never
+// sent, and nothing is gained by sending some of the others, RFC 2181 section 9.
+func (m *response) truncate(q *query) {
+	m.buf = m.buf[:m.base+headerLen+len(q.question)]
+	m.counts = [3]uint16{}
+	m.full = false
+	m.setFlags(flagTC)
+}
+
+// keepaliveUnits is how long a TCP connection may be idle in units of 100 ms,
+// RFC 7828 section 3.1.
+const keepaliveUnits = uint16(tcpIdle / 1e8)
+
+// optRoom is how long the OPT record of a response can get.
+func (q *query) optRoom(tcp bool) int {
+	if !q.edns {
+		return 0
+	}
+	room := optLen + 4 + 2 // with an extended error
+	if q.zoneVersion {
+		room += 4 + 6
+	}
+	if q.keepalive && tcp {
+		room += 4 + 2
+	}
+	return room
+}
+
+// finish adds what stands at the end of the additional section and the
+// counts. Zone is nil where no zone has answered.
+func (m *response) finish(q *query, rcode uint16, z *zone, zoneLabels int, tcp bool) {
+	m.setRcode(rcode)
+	if m.full {
+		m.truncate(q)
+	}
+	if q.edns { // RFC 6891 section 7: if and only if the query had one
+		m.opt(q, rcode, z, zoneLabels, tcp)
+	}
+	if q.tsigKey != nil && rcode == rcodeNotAuth {
+		m.tsig(q)
+	}
+	head := m.message()
+	for i, n := range m.counts {
+		binary.BigEndian.PutUint16(head[6+2*i:], n)
+	}
+}
+
+func (m *response) opt(q *query, rcode uint16, z *zone, zoneLabels int, tcp bool) {
+	m.buf = append(m.buf, 0) // the root
+	m.buf = binary.BigEndian.AppendUint16(m.buf, typeOPT)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, maxPayload)
+	flags := byte(0)
+	if q.do {
+		flags = 0x80
+	}
+	m.buf = append(m.buf, byte(rcode>>4), 0, flags, 0, 0, 0)
+	options := len(m.buf)
+	if z == nil && rcode == rcodeRefused && q.qtype != typeAXFR && q.qtype != typeIXFR {
+		m.option(optionError, 2)
+		m.buf = binary.BigEndian.AppendUint16(m.buf, errorNotAuthoritative)
+	}
+	if z != nil && q.zoneVersion {
+		m.option(optionZoneVersion, 6)
+		m.buf = append(m.buf, byte(zoneLabels), 0) // 0: the version is the serial of the SOA
+		m.buf = binary.BigEndian.AppendUint32(m.buf, z.serial)
+	}
+	if q.keepalive && tcp {
+		m.option(optionKeepalive, 2)
+		m.buf = binary.BigEndian.AppendUint16(m.buf, keepaliveUnits)
+	}
+	binary.BigEndian.PutUint16(m.buf[options-2:], uint16(len(m.buf)-options))
+	m.counts[additionalSection]++
+}
+
+func (m *response) option(code, size uint16) {
+	m.buf = binary.BigEndian.AppendUint16(m.buf, code)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, size)
+}
+
+// tsig adds the unsigned TSIG record that says that the key is not known, RFC
+// 8945 section 5.2.1: the algorithm and time of the query, no MAC.
+func (m *response) tsig(q *query) {
+	end, ok := skipName(q.tsig, 0)
+	if !ok || !wholeName(q.tsig[:end]) || end+8 > len(q.tsig) {
+		return // the data is no TSIG: NOTAUTH says enough
+	}
+	stamp := q.tsig[:end+8] // algorithm, time signed, fudge
+	size := len(stamp) + 8
+	if m.at()+len(q.tsigKey)+10+size > m.limit {
+		return
+	}
+	m.buf = append(m.buf, q.tsigKey...)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, typeTSIG)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, classANY)
+	m.buf = binary.BigEndian.AppendUint32(m.buf, 0)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, uint16(size))
+	m.buf = append(m.buf, stamp...)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, 0) // no MAC
+	m.buf = binary.BigEndian.AppendUint16(m.buf, q.id)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, tsigBadKey)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, 0) // no other data
+	m.counts[additionalSection]++
+}

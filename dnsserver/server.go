@@ -1,0 +1,179 @@
+package dnsserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"haslohas.com/elbow/pool"
+)
+
+// Options are what a Server is made of.
+type Options struct {
+	Table      *pool.Publisher
+	Store      Store                 // keeps the serials of zones; nil: they begin with the date each time
+	Log        *slog.Logger          // nil: nothing is logged
+	Registerer prometheus.Registerer // nil: there are no metrics
+}
+
+// A Server is the DNS server. Its methods may be called by several goroutines
+// at any time.
+type Server struct {
+	table *pool.Publisher
+	store Store
+	log   *slog.Logger
+
+	snapshot  atomic.Pointer[snapshot] // never nil
+	handedOut handedOut
+	limiter   *limiter
+
+	connections connections
+	serving     sync.WaitGroup // every goroutine that reads from a socket
+
+	counts    serverCounts
+	buildTime atomic.Int64 // of the newest snapshot, nanoseconds
+
+	mu        sync.Mutex
+	listeners map[netip.AddrPort]listenerState // by the address in the Table; guarded by mu
+}
+
+// A listenerState is how an address of the Table is served.
+type listenerState struct {
+	bound netip.AddrPort
+	err   error // nil: it is open
+}
+
+// New makes a Server. It answers nothing before Run.
+func New(o Options) *Server {
+	s := &Server{table: o.Table, store: o.Store, log: o.Log, limiter: newLimiter()}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.snapshot.Store(&snapshot{})
+	if o.Registerer != nil {
+		if err := o.Registerer.Register(newMetrics(s)); err != nil {
+			s.log.Error("metrics of the DNS server are missing", "err", err)
+		}
+	}
+	return s
+}
+
+// Run serves the zones of the newest Table on its listeners until ctx ends.
+// Nothing is opened before there is a Table. An address that cannot be opened
+// is tried again, see [Server.Serving]. Run returns nil, after every goroutine
+// has ended, and must not be called twice.
+func (s *Server) Run(ctx context.Context) error {
+	changed, stop := s.table.Watch()
+	defer stop()
+	b := &builder{Server: s, serials: newSerials(s.store, s.log)}
+	sockets := &sockets{server: s}
+	for {
+		var retry <-chan time.Time
+		if t := s.table.Load(); t.Generation > 0 {
+			if t.Generation != s.snapshot.Load().generation {
+				b.build(ctx, t)
+			}
+			retry = sockets.apply(ctx, t.DNS.Listen)
+		}
+		select {
+		case <-changed:
+			continue
+		case <-retry:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	sockets.apply(context.WithoutCancel(ctx), nil)
+	s.serving.Wait()
+	b.end()
+	return nil
+}
+
+// Serving returns nil if every zone of the newest Table is answered and every
+// listener of it is open, else an error that says which is not and why.
+func (s *Server) Serving() error {
+	t := s.table.Load()
+	snap := s.snapshot.Load()
+	if t.Generation == 0 || snap.generation == 0 {
+		return errors.New("dns: there is no table of services yet")
+	}
+	var all []error
+	for _, z := range t.DNS.Zones {
+		if apex, err := parseName(z.Name); err != nil || snap.zones[apex] == nil {
+			all = append(all, fmt.Errorf("dns zone %s is not loaded", z.Name))
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, addr := range t.DNS.Listen {
+		if state, known := s.listeners[addr]; !known {
+			all = append(all, fmt.Errorf("dns listener %s is not open yet", addr))
+		} else if state.err != nil {
+			all = append(all, fmt.Errorf("dns listener %s: %w", addr, state.err))
+		}
+	}
+	return errors.Join(all...)
+}
+
+// Addrs returns the addresses that are open, UDP and TCP both, in the order of
+// the Table's listeners. A port 0 there is the one that was bound here.
+func (s *Server) Addrs() []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []netip.AddrPort
+	for _, addr := range s.table.Load().DNS.Listen {
+		if state, known := s.listeners[addr]; known && state.err == nil {
+			out = append(out, state.bound)
+		}
+	}
+	return out
+}
+
+// A ZoneStatus is a zone as it is served.
+type ZoneStatus struct {
+	Name   string // without the final dot
+	Serial uint32
+	Names  int // that own records or belong to a service
+}
+
+// Zones returns the zones that are answered, in the order of the Table.
+func (s *Server) Zones() []ZoneStatus {
+	var out []ZoneStatus
+	for _, z := range s.snapshot.Load().sorted {
+		out = append(out, ZoneStatus{Name: z.conf.Name, Serial: z.serial, Names: z.owners()})
+	}
+	return out
+}
+
+// respond appends the response to a packet to dst; it returns nil where there
+// is none. It is the one way from a packet to a response.
+func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, shard int, tcp bool) []byte {
+	v := r.read(packet)
+	if v == ignore {
+		s.counts.drop(shard, dropMalformed)
+		return nil
+	}
+	snap := s.snapshot.Load()
+	slip := false
+	if !tcp && snap.limit.cost != 0 && s.limiter.over(&snap.limit, client, time.Now()) {
+		s.counts.shards[shard%shards].limited.Add(1)
+		// Chance instead of a count: nobody's queries can be timed so that
+		// another's never slip.
+		if slip = snap.limit.slip > 0 && rand.Uint32N(snap.limit.slip) == 0; !slip {
+			s.counts.drop(shard, dropRate)
+			return nil
+		}
+	}
+	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: rand.Uint32(), slip: slip})
+	s.counts.count(shard, tcp, result)
+	return out
+}

@@ -1,0 +1,258 @@
+package dnsserver
+
+import (
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"haslohas.com/elbow/pool"
+)
+
+// A snapshot is everything that is answered at one moment. It is immutable
+// but for the marks of what was answered.
+type snapshot struct {
+	generation uint64 // of the pool.Table it was made of
+	zones      map[name]*zone
+	sorted     []*zone // by name, as the Table has them
+	maxLabels  int     // of the name of any zone
+	limit      limit
+}
+
+// A zone is one zone of a snapshot. Snapshots share it as long as nothing in
+// it changes.
+type zone struct {
+	*static
+	live   map[name]*node // names of services, and empty non-terminals above them
+	serial uint32
+	counts *zoneCounts
+
+	soa          rrset
+	negative     rrset // the SOA for negative answers, RFC 2308 section 3
+	negativeLive rrset // the same about a service: it may be back soon
+}
+
+// A live is what a service has to say about one of its hostnames.
+type live struct {
+	service   string
+	addresses []netip.Addr
+	ttl       time.Duration
+
+	// answered is set once an answer has named the addresses. It is the only
+	// thing a query writes.
+	answered atomic.Bool
+}
+
+// mark notes that the addresses were handed out. It looks before it writes, so
+// that readers on several processors share the line in their caches.
+func (l *live) mark() {
+	if !l.answered.Load() {
+		l.answered.Store(true)
+	}
+}
+
+// get returns the node of a name, nil if it does not exist.
+func (z *zone) get(wire []byte) *node {
+	if n := z.live[name(wire)]; n != nil { // without an allocation only in this form
+		return n
+	}
+	return z.nodes[name(wire)]
+}
+
+// node is get for a name that is one already.
+func (z *zone) node(owner name) *node {
+	if n := z.live[owner]; n != nil {
+		return n
+	}
+	return z.nodes[owner]
+}
+
+// zoneOf returns the zone that answers a question of the given type for the
+// name in q, and the label of the name at which the zone begins.
+func (s *snapshot) zoneOf(q *query) (*zone, int) {
+	wire := q.name[:q.nameLen]
+	for i := max(0, q.labels-s.maxLabels); i <= q.labels; i++ {
+		z := s.zones[name(wire[q.offsets[i]:])]
+		if z == nil {
+			continue
+		}
+		// RFC 4035 section 3.1.4.1: a DS belongs to the parent.
+		if i == 0 && q.qtype == typeDS && q.labels > 0 {
+			for up := 1; up <= q.labels; up++ {
+				if parent := s.zones[name(wire[q.offsets[up]:])]; parent != nil {
+					return parent, up
+				}
+			}
+		}
+		return z, i
+	}
+	return nil, 0
+}
+
+// newZone makes the zone of a static part and services, except for its serial.
+// Where reuse has a node for the same answer, that one is taken.
+func newZone(st *static, services map[name]*live, reuse map[name]*node) *zone {
+	z := &zone{static: st, live: make(map[name]*node, len(services))}
+	for owner, l := range services {
+		if old := reuse[owner]; old != nil && old.live == l {
+			z.live[owner] = old
+			continue
+		}
+		z.live[owner] = liveNode(st, owner, l)
+	}
+	for owner := range services {
+		for up := owner; up != st.apex; {
+			up = up.parent()
+			if st.nodes[up] != nil || z.live[up] != nil {
+				break
+			}
+			z.live[up] = &node{}
+		}
+	}
+	return z
+}
+
+// liveNode makes the node of a hostname: the addresses of the service and
+// whatever else the master file says of the name.
+func liveNode(st *static, owner name, l *live) *node {
+	n := &node{apex: owner == st.apex, live: l}
+	if old := st.nodes[owner]; old != nil && !old.occluded {
+		for _, s := range old.sets {
+			switch {
+			case s.typ == typeA, s.typ == typeAAAA, s.typ == typeCNAME, s.typ == typeDNAME, old.cut:
+			default:
+				n.sets = append(n.sets, s)
+			}
+		}
+	}
+	var v4, v6 [][]byte
+	for _, a := range l.addresses {
+		if a.Is4() {
+			v4 = append(v4, a.AsSlice())
+		} else {
+			v6 = append(v6, a.AsSlice())
+		}
+	}
+	if len(v4) > 0 {
+		n.sets = append(n.sets, newSet(typeA, seconds(l.ttl), v4...))
+	}
+	if len(v6) > 0 {
+		n.sets = append(n.sets, newSet(typeAAAA, seconds(l.ttl), v6...))
+	}
+	slices.SortStableFunc(n.sets, func(a, b rrset) int { return int(a.typ) - int(b.typ) })
+	return n
+}
+
+// number gives the zone its serial, which stands in three prebuilt records.
+func (z *zone) number(serial uint32) {
+	z.serial = serial
+	data := slices.Clone(z.static.soa.data)
+	binary.BigEndian.PutUint32(data[len(data)-20:], serial)
+	minimum := binary.BigEndian.Uint32(data[len(data)-4:])
+	ttl := z.static.soa.ttl
+	z.soa = newSet(typeSOA, ttl, data)
+	z.negative = newSet(typeSOA, min(ttl, minimum), data)
+	z.negativeLive = newSet(typeSOA, min(ttl, minimum, z.liveTTL), data)
+}
+
+// fileSerial is the serial that the master file asks for, 0 if none.
+func (st *static) fileSerial() uint32 {
+	if !st.fileSOA {
+		return 0
+	}
+	return binary.BigEndian.Uint32(st.soa.data[len(st.soa.data)-20:])
+}
+
+// owners counts the names that own something or belong to a service.
+func (z *zone) owners() int {
+	count := z.names
+	for owner, n := range z.live {
+		if old := z.nodes[owner]; n.live != nil && (old == nil || len(old.sets) == 0) {
+			count++
+		}
+	}
+	return count
+}
+
+// servicesOf returns the services of table by zone and hostname. Where the
+// snapshot before has the very same answer, that one is taken over.
+func servicesOf(table *pool.Table, before *snapshot) map[*pool.Zone]map[name]*live {
+	out := make(map[*pool.Zone]map[name]*live, len(table.DNS.Zones))
+	for _, p := range table.Pools {
+		addresses := unmapped(p.Addresses(table.Host.Addresses))
+		for _, h := range p.Hostnames {
+			z := table.DNS.Zone(h)
+			owner, err := parseName(h)
+			if z == nil || err != nil {
+				continue // the first is allowed, the second not accepted by the configuration
+			}
+			l := &live{service: p.Name, addresses: addresses}
+			if len(addresses) > 0 {
+				l.ttl = p.Lifetime(z.TTL).TTL
+			}
+			if old := before.service(owner); old != nil && old.same(l) {
+				l = old
+			}
+			if out[z] == nil {
+				out[z] = make(map[name]*live)
+			}
+			out[z][owner] = l
+		}
+	}
+	return out
+}
+
+// service returns what a service has to say about owner, nil if none has.
+func (s *snapshot) service(owner name) *live {
+	for _, z := range s.sorted {
+		if n := z.live[owner]; n != nil && n.live != nil {
+			return n.live
+		}
+	}
+	return nil
+}
+
+// same reports whether both lead to the same answer.
+func (l *live) same(other *live) bool {
+	return l.service == other.service && l.ttl == other.ttl && slices.Equal(l.addresses, other.addresses)
+}
+
+// unmapped returns addresses in the form of an answer, each once.
+func unmapped(addresses []netip.Addr) []netip.Addr {
+	out := make([]netip.Addr, 0, len(addresses))
+	for _, a := range addresses {
+		if a = a.Unmap().WithZone(""); a.IsValid() && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// sameServices reports whether the nodes of services are exactly those in was.
+func sameServices(services map[name]*live, was map[name]*node) bool {
+	for owner, l := range services {
+		if n := was[owner]; n == nil || n.live != l {
+			return false
+		}
+	}
+	return sameOwners(services, was)
+}
+
+// sameOwners reports whether the services in was have the same hostnames.
+func sameOwners(services map[name]*live, was map[name]*node) bool {
+	count := 0
+	for owner, n := range was {
+		if n.live != nil {
+			if services[owner] == nil {
+				return false
+			}
+			count++
+		}
+	}
+	return count == len(services)
+}
+
+// sortedNames is for whatever must come out the same each time.
+func sortedNames[V any](m map[name]V) []name { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,261 @@
+package dnsserver
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// What a TCP connection may take, RFC 7766 section 6 and RFC 9210 section 4.
+const (
+	tcpIdle    = 10 * time.Second // without a message begun
+	tcpMessage = 2 * time.Second  // from the first octet of a message to its last
+	tcpWrite   = 2 * time.Second
+
+	maxConnections          = 1000
+	maxConnectionsPerPrefix = 64
+
+	// tcpCoalesce is from how many octets on responses are sent although the
+	// next query is there already.
+	tcpCoalesce = 32 << 10
+
+	acceptRetryFirst = 5 * time.Millisecond
+	acceptRetryMost  = time.Second
+)
+
+// connections are the open TCP connections of all listeners. The zero value is
+// ready for use.
+type connections struct {
+	mu       sync.Mutex
+	open     map[*connection]struct{}
+	prefixes map[uint64]int // how many each client prefix has
+}
+
+// A connection is a client's TCP connection.
+type connection struct {
+	*net.TCPConn
+	listener *listener
+	prefix   uint64
+	client   netip.Addr
+
+	// idleSince is when the last message was done with, Unix nanoseconds; 0:
+	// one is being read or answered.
+	idleSince atomic.Int64
+}
+
+func (c *connections) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.open)
+}
+
+// admit takes conn in. Where there are too many the one that is idle the
+// longest is closed for it; admit reports false where none is idle.
+func (c *connections) admit(conn *connection) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open == nil {
+		c.open = make(map[*connection]struct{})
+		c.prefixes = make(map[uint64]int)
+	}
+	crowded := c.prefixes[conn.prefix] >= maxConnectionsPerPrefix
+	if crowded || len(c.open) >= maxConnections {
+		oldest := c.idlest(conn.prefix, crowded)
+		if oldest == nil {
+			return false
+		}
+		oldest.Close()
+		c.drop(oldest)
+	}
+	c.open[conn] = struct{}{}
+	c.prefixes[conn.prefix]++
+	return true
+}
+
+// idlest returns the connection that is idle the longest, of that prefix alone
+// or of all; nil if none is.
+func (c *connections) idlest(prefix uint64, alone bool) (oldest *connection) {
+	var since int64
+	for o := range c.open {
+		if alone && o.prefix != prefix {
+			continue
+		}
+		if at := o.idleSince.Load(); at != 0 && (oldest == nil || at < since) {
+			oldest, since = o, at
+		}
+	}
+	return oldest
+}
+
+// remove forgets conn, if it is not forgotten yet.
+func (c *connections) remove(conn *connection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drop(conn)
+}
+
+func (c *connections) drop(conn *connection) {
+	if _, open := c.open[conn]; !open {
+		return
+	}
+	delete(c.open, conn)
+	if c.prefixes[conn.prefix]--; c.prefixes[conn.prefix] == 0 {
+		delete(c.prefixes, conn.prefix)
+	}
+}
+
+// expire ends the waiting of the connections of a listener that is closing.
+func (c *connections) expire(l *listener) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.open {
+		if conn.listener == l {
+			_ = conn.SetReadDeadline(time.Unix(1, 0)) // else it is closed already
+		}
+	}
+}
+
+// acceptTCP accepts connections until l is closed. One that does nothing keeps
+// no other waiting.
+func (s *Server) acceptTCP(l *listener) {
+	delay := acceptRetryFirst
+	for shard := 0; ; shard++ {
+		tcp, err := l.tcp.AcceptTCP()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of descriptors, most likely: it gets better when others close.
+			if delay == acceptRetryFirst { // once, not for each try
+				s.log.Warn("accepting dns connections", "address", l.bound, "err", err)
+			}
+			select {
+			case <-l.closed:
+			case <-time.After(delay):
+			}
+			delay = min(2*delay, acceptRetryMost)
+			continue
+		}
+		delay = acceptRetryFirst
+		client := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		c := &connection{TCPConn: tcp, listener: l, client: client, prefix: prefixOf(client)}
+		c.idleSince.Store(time.Now().UnixNano())
+		if !s.connections.admit(c) {
+			s.counts.drop(shard, dropConnections)
+			tcp.Close()
+			continue
+		}
+		s.serving.Go(func() {
+			defer s.connections.remove(c)
+			defer c.Close()
+			s.serveTCP(c, shard)
+		})
+	}
+}
+
+// serveTCP answers the messages of a connection in their order, until the
+// client is done, too slow, or talks nonsense.
+func (s *Server) serveTCP(c *connection, shard int) {
+	var (
+		r   responder
+		in  = bufio.NewReaderSize(c, 2+maxQuery)
+		out []byte
+	)
+	for {
+		if !c.waitMessage(in) {
+			return
+		}
+		head, err := in.Peek(2)
+		if err != nil {
+			return
+		}
+		size := int(binary.BigEndian.Uint16(head))
+		if size > maxQuery {
+			s.refuseLong(c, &r, in, size, shard)
+			return
+		}
+		whole, err := in.Peek(2 + size)
+		if err != nil {
+			return
+		}
+		begin := len(out)
+		out = append(out, 0, 0)
+		response := s.respond(&r, out, whole[2:], c.client, shard, true)
+		if response == nil {
+			return
+		}
+		out = response
+		binary.BigEndian.PutUint16(out[begin:], uint16(len(out)-begin-2))
+		_, _ = in.Discard(2 + size) // they were peeked at
+		if len(out) < tcpCoalesce && another(in) {
+			continue
+		}
+		_ = c.SetWriteDeadline(time.Now().Add(tcpWrite)) // fails as the write then does
+		if _, err := c.Write(out); err != nil {
+			return
+		}
+		if out = out[:0]; cap(out) > 2*tcpCoalesce {
+			out = nil // a rare large answer is not kept for the life of the connection
+		}
+	}
+}
+
+// another reports whether a whole message is there already.
+func another(in *bufio.Reader) bool {
+	if in.Buffered() < 2 {
+		return false
+	}
+	head, err := in.Peek(2)
+	return err == nil && in.Buffered() >= 2+int(binary.BigEndian.Uint16(head))
+}
+
+// waitMessage waits for the first octet of a message and sets the deadline for
+// the rest.
+func (c *connection) waitMessage(in *bufio.Reader) bool {
+	if in.Buffered() == 0 {
+		c.idleSince.Store(time.Now().UnixNano())
+		if !c.setReadDeadline(tcpIdle) {
+			return false
+		}
+		if _, err := in.Peek(1); err != nil {
+			return false
+		}
+		c.idleSince.Store(0)
+	}
+	return another(in) || c.setReadDeadline(tcpMessage)
+}
+
+// setReadDeadline reports false where the listener is closing: the deadline
+// that expire has set must stay.
+func (c *connection) setReadDeadline(d time.Duration) bool {
+	err := c.SetReadDeadline(time.Now().Add(d))
+	return err == nil && !c.listener.closing.Load()
+}
+
+// refuseLong answers FORMERR to a message that is longer than any query, and
+// reads it to its end so that the answer is not lost with the connection.
+func (s *Server) refuseLong(c *connection, r *responder, in *bufio.Reader, size, shard int) {
+	whole, err := in.Peek(2 + headerLen)
+	if err != nil {
+		return
+	}
+	if r.read(whole[2:]) == ignore {
+		s.counts.drop(shard, dropMalformed)
+		return
+	}
+	r.rcode = rcodeFormat
+	out, result := r.answer([]byte{0, headerLen}, s.snapshot.Load(), reject, conversation{tcp: true})
+	s.counts.count(shard, true, result)
+	_ = c.SetWriteDeadline(time.Now().Add(tcpWrite)) // fails as the write then does
+	if _, err := c.Write(out); err != nil {
+		return
+	}
+	_ = c.CloseWrite()                             // the client may be gone, which ends the copy too
+	_, _ = io.CopyN(io.Discard, in, int64(2+size)) // as above
+}
