@@ -3,8 +3,8 @@ package proxy
 import (
 	"io"
 	"net"
+	"runtime"
 	"testing"
-	"time"
 )
 
 // benchmark runs on each engine and, for comparison, without a proxy.
@@ -40,7 +40,7 @@ func benchmark(b *testing.B, handle func(*net.TCPConn), run func(b *testing.B, a
 			}()
 			b.Cleanup(func() { <-done })
 			for server.Serving() != nil {
-				time.Sleep(time.Millisecond)
+				runtime.Gosched()
 			}
 			run(b, server.Listeners()[0].Address.String())
 		})
