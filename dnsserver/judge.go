@@ -95,17 +95,18 @@ func (l *loader) judgeNode(owner name, n *node) {
 			l.fault(s.line, "%s is delegated and cannot own a DNAME", owner)
 		}
 		if s.target.below(owner) {
-			l.fault(s.line, "the DNAME of %s leads below itself, to %s", owner, s.target)
+			l.warn(s.line, "the DNAME of %s leads below itself, to %s", owner, s.target)
 		}
 	}
 }
 
-// judgeChain follows a CNAME as far as an answer would.
+// judgeChain follows a CNAME as far as an answer would. A loop is odd and no
+// more: BIND, Knot and NSD load it too, and an answer ends after maxChain.
 func (l *loader) judgeChain(owner name, s *rrset) {
 	line, to := s.line, s.target
 	for range maxChain {
 		if to == owner {
-			l.fault(line, "%s is a CNAME that leads back to itself", owner)
+			l.warn(line, "%s is a CNAME that leads back to itself", owner)
 			return
 		}
 		n := l.nodes[to]
@@ -117,7 +118,7 @@ func (l *loader) judgeChain(owner name, s *rrset) {
 		}
 		to = s.target
 	}
-	l.fault(line, "%s begins a chain of more than %d CNAME records", owner, maxChain)
+	l.warn(line, "%s begins a chain of more than %d CNAME records", owner, maxChain)
 }
 
 func (l *loader) judgeTargets(owner name, s *rrset) {
@@ -127,9 +128,9 @@ func (l *loader) judgeTargets(owner name, s *rrset) {
 			continue
 		}
 		switch s.typ {
-		case typeNS, dns.TypeMX: // RFC 2181 section 10.3
+		case typeNS: // RFC 2181 section 10.3
 			l.fault(s.line, "%s of %s points to %s, which is a CNAME", dns.Type(s.typ), owner, target)
-		case dns.TypeSRV:
+		case dns.TypeMX, dns.TypeSRV:
 			l.warn(s.line, "%s of %s points to %s, which is a CNAME", dns.Type(s.typ), owner, target)
 		}
 	}

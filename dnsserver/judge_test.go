@@ -3,6 +3,7 @@ package dnsserver
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,12 +72,6 @@ var zoneErrors = []struct {
 	{"two CNAME", ns + "a CNAME b\na CNAME c\n", []string{"zone.db:3:1: a.example.com. has two CNAME records"}},
 	{"the same CNAME twice", ns + "a CNAME b\na CNAME b\n", nil},
 	{"CNAME at the apex", ns + "@ CNAME b\n", []string{"zone.db:2:1: the apex example.com. cannot be a CNAME: it owns the SOA and NS"}},
-	{"CNAME loop", ns + "a CNAME b\nb CNAME a\nc CNAME a\n", []string{
-		"zone.db:2:1: a.example.com. is a CNAME that leads back to itself",
-		"zone.db:3:1: b.example.com. is a CNAME that leads back to itself",
-		"zone.db:4:1: c.example.com. begins a chain of more than 12 CNAME records",
-	}},
-	{"MX to CNAME", ns + "a CNAME b\n@ MX 10 a\n", []string{"zone.db:3:1: MX of example.com. points to a.example.com., which is a CNAME"}},
 	{"NS to CNAME", "@ NS a\na CNAME b\n", []string{"zone.db:1:1: NS of example.com. points to a.example.com., which is a CNAME"}},
 	{"NS without address", "@ NS ns\ncut NS ns.cut\nother NS ns.cut\n", []string{
 		"zone.db:1:1: ns.example.com. is a name server of example.com. and has no address",
@@ -89,7 +84,6 @@ var zoneErrors = []struct {
 	}},
 	{"DS at the apex", ns + "@ DS 1 13 2 00\n", []string{"zone.db:2:1: DS of example.com. belongs in the parent zone"}},
 	{"below a DNAME", ns + "a DNAME b\nx.a A 192.0.2.1\n", []string{"zone.db:3:1: x.a.example.com. lies below the DNAME of a.example.com."}},
-	{"DNAME to below", ns + "a DNAME x.a\n", []string{"zone.db:2:1: the DNAME of a.example.com. leads below itself, to x.a.example.com."}},
 	{"DNAME at a delegation", ns + "a DNAME b\na NS ns.example.net.\n", []string{"zone.db:2:1: a.example.com. is delegated and cannot own a DNAME"}},
 	{"only odd", ns + "a 60 A 192.0.2.1\na 30 A 192.0.2.2\na 30 A 192.0.2.2\ncut NS ns.example.net.\nx.cut TXT x\n", nil},
 	{"address of a service", ns + "web A 192.0.2.1\n", []string{"zone.db:2:1: web.example.com. is the hostname of a service: its A cannot stand here"}},
@@ -131,6 +125,30 @@ func TestCheckZoneOfTheConfiguration(t *testing.T) {
 	}
 }
 
+// TestOdd: what every other server loads too is said in the log, and refuses
+// nothing.
+func TestOdd(t *testing.T) {
+	tests := []struct{ name, records, want string }{
+		{"CNAME loop", "a CNAME b\nb CNAME a\n", "a.example.com. is a CNAME that leads back to itself"},
+		{"into a CNAME loop", "b CNAME b\nc CNAME b\n", "c.example.com. begins a chain of more than 12 CNAME records"},
+		{"MX to CNAME", "a CNAME b\n@ MX 10 a\n", "MX of example.com. points to a.example.com., which is a CNAME"},
+		{"SRV to CNAME", "a CNAME b\ns SRV 1 1 80 a\n", "SRV of s.example.com. points to a.example.com., which is a CNAME"},
+		{"DNAME to below", "a DNAME x.a\n", "the DNAME of a.example.com. leads below itself, to x.a.example.com."},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			z := &pool.Zone{Name: "example.com", File: "zone.db", Records: ns + test.records}
+			if errs := CheckZone(z, nil); len(errs) > 0 {
+				t.Errorf("refused: %v", errs)
+			}
+			_, findings := loadZone(z)
+			if !slices.ContainsFunc(findings, func(f finding) bool { return f.warning && f.message == test.want }) {
+				t.Errorf("%q is not among %+v", test.want, findings)
+			}
+		})
+	}
+}
+
 func TestExampleZoneIsGood(t *testing.T) {
 	text, err := os.ReadFile("testdata/example.zone")
 	if err != nil {
@@ -141,15 +159,8 @@ func TestExampleZoneIsGood(t *testing.T) {
 	for _, e := range CheckZone(z, nil) {
 		got = append(got, e.Message)
 	}
-	// The cases that answers.txt needs, and nothing else.
-	want := []string{
-		"a1.example.com. is a CNAME that leads back to itself",
-		"a2.example.com. is a CNAME that leads back to itself",
-		"a3.example.com. is a CNAME that leads back to itself",
-		"the DNAME of grow.example.com. leads below itself, to x.grow.example.com.",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("want -, got +\n%s", diff)
+	if len(got) > 0 {
+		t.Errorf("got %q", got)
 	}
 }
 
