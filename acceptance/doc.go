@@ -4,5 +4,5 @@
 //
 //	go test -tags acceptance ./acceptance
 //
-// It needs nginx and dig.
+// It needs nginx and dig; with knotd or nsd it compares answers too.
 package acceptance

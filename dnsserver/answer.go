@@ -302,7 +302,7 @@ func (r *responder) dname(s *rrset, i int) (uint16, bool) {
 	size := copy(whole[:], r.out.message()[r.at:r.at+prefix])
 	size += copy(whole[size:], target)
 	at := r.out.cname(r.at, s.ttl, whole[:size])
-	if r.out.full || r.qtype == typeCNAME || r.qtype == typeANY {
+	if r.out.full || r.qtype == typeCNAME {
 		return rcodeSuccess, true
 	}
 	return rcodeSuccess, r.follow(whole[:size], at)
