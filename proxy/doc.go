@@ -11,8 +11,9 @@
 // and answers with the [step] to do next.
 //
 // How bytes move is the business of an [engine]. It accepts, dials, copies and
-// reports; it takes no decision. The one here, the portable engine, is built
-// on package net with two goroutines for each connection.
+// reports; it takes no decision. There are two: the epoll engine, Linux only,
+// where a few loops serve all connections, and the portable engine on package
+// net with two goroutines for each connection.
 //
 // # Connection log
 //

@@ -23,11 +23,6 @@ import (
 	"haslohas.com/elbow/pool"
 )
 
-// engines are all that there are: each test of behaviour runs on each.
-var engines = map[string]func(*core) (engine, error){
-	"net": newNetEngine,
-}
-
 // onEachEngine runs a test of behaviour.
 func onEachEngine(t *testing.T, test func(t *testing.T, f *fixture)) {
 	for name, make := range engines {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -22,7 +23,21 @@ type Options struct {
 	Log             *slog.Logger          // nil: nothing is logged
 	Registerer      prometheus.Registerer // nil: no metrics
 	ShutdownTimeout time.Duration         // how long connections may go on when Run ends; 0: not at all
+	Engine          Engine                // what moves the bytes; the zero value is the best there is for this system
 }
+
+// An Engine is a way to move bytes. What is seen of the proxy from outside is
+// the same with each.
+type Engine string
+
+const (
+	// Epoll is event loops on Linux's epoll, as many as GOMAXPROCS. It is the
+	// default on Linux and not there on other systems.
+	Epoll Engine = "epoll"
+	// Portable is package net with two goroutines for each connection. It is
+	// the default everywhere else.
+	Portable Engine = "portable"
+)
 
 // An Observer hears what traffic finds out about backends. Its methods are
 // called on the way of a connection and must not block.
@@ -46,8 +61,19 @@ type Server struct {
 	listeners map[netip.AddrPort]*listener // guarded by mu; by the configured address
 }
 
-// New returns a Server that serves nothing before Run.
-func New(o Options) *Server { return newServer(o, newNetEngine) }
+// New returns a Server that serves nothing before Run. Whether there is the
+// engine asked for, Run tells.
+func New(o Options) *Server {
+	switch {
+	case o.Engine == Portable, o.Engine == "" && runtime.GOOS != "linux":
+		return newServer(o, newNetEngine)
+	case o.Engine == Epoll, o.Engine == "":
+		return newServer(o, newEpollEngine)
+	}
+	return newServer(o, func(*core) (engine, error) {
+		return nil, fmt.Errorf("there is no engine %q; there are %q and %q", o.Engine, Epoll, Portable)
+	})
+}
 
 func newServer(o Options, newEngine func(*core) (engine, error)) *Server {
 	if o.Log == nil {

@@ -20,10 +20,14 @@ func setUserTimeout(raw syscall.RawConn, d time.Duration) {
 // underWay tells how many bytes the peer has acknowledged so far, and whether
 // some that were written still wait for that.
 func underWay(raw syscall.RawConn) (acked uint64, waits bool) {
-	_ = raw.Control(func(fd uintptr) { // fails on a socket that is gone: nothing waits
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			acked, waits = info.Bytes_acked, info.Unacked > 0 || info.Notsent_bytes > 0
-		}
-	})
+	_ = raw.Control(func(fd uintptr) { acked, waits = underWayOn(int(fd)) }) // fails on a socket that is gone: nothing waits
 	return acked, waits
+}
+
+func underWayOn(fd int) (acked uint64, waits bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, false
+	}
+	return info.Bytes_acked, info.Unacked > 0 || info.Notsent_bytes > 0
 }

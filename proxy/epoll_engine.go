@@ -1,0 +1,186 @@
+//go:build linux
+
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// An epollEngine is the engine for Linux: a few loops, each with its own
+// epoll. A connection lives and dies in the loop that accepted it, so nothing
+// of it needs a lock.
+type epollEngine struct {
+	core   *core
+	shared bool // one socket for each listener that all loops wait for; false: one for each loop
+	loops  []*loop
+	wg     sync.WaitGroup
+	pipes  pipes
+
+	// Local ports that the system gives to outgoing connections: only to a
+	// backend with one of these can a socket be connected to itself.
+	firstPort, lastPort uint16
+}
+
+// epollOptions are what the variants of the engine differ in.
+type epollOptions struct {
+	loops  int // 0: GOMAXPROCS
+	shared bool
+	wait   func(*loop) (waiter, error)
+}
+
+func newEpollEngine(c *core) (engine, error) { return epollOptions{}.make(c) }
+
+func (o epollOptions) make(c *core) (engine, error) {
+	if o.loops == 0 {
+		o.loops = runtime.GOMAXPROCS(0)
+	}
+	if o.wait == nil {
+		o.wait = newParkingWaiter
+	}
+	e := &epollEngine{core: c, shared: o.shared, firstPort: 1024, lastPort: 1<<16 - 1}
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		_, _ = fmt.Sscan(string(text), &e.firstPort, &e.lastPort) // what it does not say stays wide
+	}
+	for range o.loops {
+		l, err := newLoop(e, o)
+		if err != nil {
+			e.close()
+			return nil, err
+		}
+		e.loops = append(e.loops, l)
+		e.wg.Go(l.run)
+	}
+	return e, nil
+}
+
+// listen opens a socket for each loop, over which the kernel spreads the
+// connections (SO_REUSEPORT), or one for all (EPOLLEXCLUSIVE).
+func (e *epollEngine) listen(l *listener) (netip.AddrPort, func(), error) {
+	n := len(e.loops)
+	if e.shared {
+		n = 1
+	}
+	fds := make([]int, 0, n)
+	bound := l.address
+	for i := range n {
+		fd, at, err := openListener(bound, i > 0, n > 1)
+		if err != nil {
+			for _, fd := range fds {
+				sysClose(fd)
+			}
+			return netip.AddrPort{}, nil, err
+		}
+		fds, bound = append(fds, fd), at
+	}
+	return e.serve(l, bound, fds)
+}
+
+// serve has each loop accept on its socket.
+func (e *epollEngine) serve(l *listener, bound netip.AddrPort, fds []int) (netip.AddrPort, func(), error) {
+	acceptors := make([]*acceptor, len(e.loops))
+	errs := make([]error, len(e.loops))
+	for i, loop := range e.loops {
+		a := &acceptor{listener: l, fd: fds[i%len(fds)], bound: bound, mask: unix.EPOLLIN}
+		if e.shared {
+			a.mask |= unix.EPOLLEXCLUSIVE
+		}
+		acceptors[i] = a
+		loop.do(func() { errs[i] = loop.add(a) })
+	}
+	stop := func() {
+		for i, loop := range e.loops {
+			loop.do(func() { loop.remove(acceptors[i]) })
+		}
+		for _, fd := range fds {
+			sysClose(fd)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		stop()
+		return netip.AddrPort{}, nil, err
+	}
+	return bound, stop, nil
+}
+
+func (e *epollEngine) sweep() {
+	for _, l := range e.loops {
+		l.sweepWanted.Store(true)
+		l.wakeUp()
+	}
+}
+
+func (e *epollEngine) close() {
+	for _, l := range e.loops {
+		l.stopWanted.Store(true)
+		l.wakeUp()
+	}
+	e.wg.Wait()
+	e.pipes.close()
+}
+
+// openListener opens a listening socket, whose options the accepted ones
+// inherit. With joins the address may be bound already by a socket with
+// joinable, of the same user.
+func openListener(address netip.AddrPort, joins, joinable bool) (fd int, bound netip.AddrPort, err error) {
+	fd, err = sysSocket(address.Addr())
+	if err != nil {
+		return -1, bound, os.NewSyscallError("socket", err)
+	}
+	defer func() {
+		if err != nil {
+			sysClose(fd)
+		}
+	}()
+	set := func(level, option, value int) {
+		if err == nil {
+			err = os.NewSyscallError("setsockopt", sysSetInt(fd, level, option, value))
+		}
+	}
+	set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if joins {
+		set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	if address.Addr().Is6() {
+		set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	setKeepAlive(set)
+	if err != nil {
+		return fd, bound, err
+	}
+	var name unix.RawSockaddrAny
+	size := toSockaddr(address, &name)
+	if err = sysBind(fd, &name, size); err != nil {
+		return fd, bound, fmt.Errorf("bind %s: %w", address, err)
+	}
+	// Only after the bind, which has made sure that the address is nobody
+	// else's: with SO_REUSEPORT another elbow would go unnoticed, and a free
+	// port need not be free.
+	if joinable && !joins {
+		set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	if err == nil {
+		err = os.NewSyscallError("listen", unix.Listen(fd, backlog))
+	}
+	if err == nil {
+		err = os.NewSyscallError("getsockname", sysGetsockname(fd, &name))
+	}
+	return fd, fromSockaddr(&name), err
+}
+
+// backlog is what is asked for; the kernel lowers it to net.core.somaxconn.
+const backlog = 1<<16 - 1
+
+func setKeepAlive(set func(level, option, value int)) {
+	set(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle.Seconds()))
+	set(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval.Seconds()))
+	set(unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count)
+	set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+}

@@ -1,0 +1,12 @@
+//go:build !linux
+
+package proxy
+
+import (
+	"errors"
+	"fmt"
+)
+
+func newEpollEngine(*core) (engine, error) {
+	return nil, fmt.Errorf("engine %q needs Linux: %w", Epoll, errors.ErrUnsupported)
+}
