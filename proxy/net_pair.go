@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -167,7 +166,12 @@ func (p *netPair) dial(s step) step {
 	if err == nil {
 		dialer := net.Dialer{KeepAliveConfig: keepAlive}
 		dialer.SetMultipathTCP(false)
-		conn, err = dialer.DialTCP(ctx, network(s.backend.Addr()), netip.AddrPort{}, s.backend)
+		// Not DialTCP: that binds to a port first, which then cannot serve
+		// other destinations too, nor again for a minute.
+		var c net.Conn
+		if c, err = dialer.DialContext(ctx, network(s.backend.Addr()), s.backend.String()); err == nil {
+			conn = c.(*net.TCPConn)
+		}
 	}
 	p.mu.Lock()
 	p.cancel = nil
