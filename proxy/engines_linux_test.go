@@ -2,7 +2,7 @@ package proxy
 
 // engines are all that there are: each test of behaviour runs on each.
 var engines = map[string]func(*core) (engine, error){
-	"net":                             newNetEngine,
-	"epoll":                           newEpollEngine,
-	"epoll, one socket for all loops": epollOptions{loops: 3, shared: true}.make,
+	"net":                newNetEngine,
+	"epoll":              newEpollEngine,
+	"epoll with 3 loops": func(c *core) (engine, error) { return makeEpollEngine(c, 3) },
 }

@@ -16,13 +16,13 @@ type acceptor struct {
 	listener *listener
 	fd       int
 	bound    netip.AddrPort
-	mask     uint32
 	index    int32  // in loop.acceptors
 	watched  bool   // false: accepting pauses
 	batch    int    // how many to accept at the next event
 	round    uint64 // of the loop, when there was the last event
 }
 
+// add accepts on a from now on.
 func (l *loop) add(a *acceptor) error {
 	i := slices.Index(l.acceptors, nil)
 	if i < 0 {
@@ -35,7 +35,7 @@ func (l *loop) add(a *acceptor) error {
 
 func (l *loop) watch(a *acceptor) error {
 	// Level-triggered: what one event does not accept is left for the next.
-	err := sysEpollCtl(l.epoll, unix.EPOLL_CTL_ADD, a.fd, &unix.EpollEvent{Events: a.mask, Fd: keyAcceptor - a.index})
+	err := sysEpollCtl(l.epoll, unix.EPOLL_CTL_ADD, a.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: keyAcceptor - a.index})
 	a.watched, a.batch = err == nil, 1
 	return os.NewSyscallError("epoll_ctl", err)
 }
@@ -47,11 +47,11 @@ func (l *loop) unwatch(a *acceptor) {
 	}
 }
 
+// remove closes the socket of a. Whoever was connected to it by the kernel and
+// has not been accepted is reset.
 func (l *loop) remove(a *acceptor) {
-	l.unwatch(a)
-	if l.acceptors[a.index] == a {
-		l.acceptors[a.index] = nil
-	}
+	l.acceptors[a.index] = nil
+	sysClose(a.fd)
 }
 
 // accept accepts what waits.

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,39 +16,25 @@ import (
 // epoll. A connection lives and dies in the loop that accepted it, so nothing
 // of it needs a lock.
 type epollEngine struct {
-	core   *core
-	shared bool // one socket for each listener that all loops wait for; false: one for each loop
-	loops  []*loop
-	wg     sync.WaitGroup
-	pipes  pipes
+	core  *core
+	loops []*loop
+	wg    sync.WaitGroup
+	pipes pipes
 
 	// Local ports that the system gives to outgoing connections: only to a
 	// backend with one of these can a socket be connected to itself.
 	firstPort, lastPort uint16
 }
 
-// epollOptions are what the variants of the engine differ in.
-type epollOptions struct {
-	loops  int // 0: GOMAXPROCS
-	shared bool
-	wait   func(*loop) (waiter, error)
-}
+func newEpollEngine(c *core) (engine, error) { return makeEpollEngine(c, runtime.GOMAXPROCS(0)) }
 
-func newEpollEngine(c *core) (engine, error) { return epollOptions{}.make(c) }
-
-func (o epollOptions) make(c *core) (engine, error) {
-	if o.loops == 0 {
-		o.loops = runtime.GOMAXPROCS(0)
-	}
-	if o.wait == nil {
-		o.wait = newParkingWaiter
-	}
-	e := &epollEngine{core: c, shared: o.shared, firstPort: 1024, lastPort: 1<<16 - 1}
+func makeEpollEngine(c *core, loops int) (engine, error) {
+	e := &epollEngine{core: c, firstPort: 1024, lastPort: 1<<16 - 1}
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
 		_, _ = fmt.Sscan(string(text), &e.firstPort, &e.lastPort) // what it does not say stays wide
 	}
-	for range o.loops {
-		l, err := newLoop(e, o)
+	for range loops {
+		l, err := newLoop(e)
 		if err != nil {
 			e.close()
 			return nil, err
@@ -61,50 +46,27 @@ func (o epollOptions) make(c *core) (engine, error) {
 }
 
 // listen opens a socket for each loop, over which the kernel spreads the
-// connections (SO_REUSEPORT), or one for all (EPOLLEXCLUSIVE).
+// connections (SO_REUSEPORT).
 func (e *epollEngine) listen(l *listener) (netip.AddrPort, func(), error) {
-	n := len(e.loops)
-	if e.shared {
-		n = 1
+	var acceptors []*acceptor
+	stop := func() {
+		for i, a := range acceptors {
+			e.loops[i].do(func() { e.loops[i].remove(a) })
+		}
 	}
-	fds := make([]int, 0, n)
 	bound := l.address
-	for i := range n {
-		fd, at, err := openListener(bound, i > 0, n > 1)
+	for i, loop := range e.loops {
+		a := &acceptor{listener: l}
+		var err error
+		if a.fd, bound, err = openListener(bound, i > 0, len(e.loops) > 1); err == nil {
+			a.bound = bound
+			acceptors = append(acceptors, a)
+			loop.do(func() { err = loop.add(a) })
+		}
 		if err != nil {
-			for _, fd := range fds {
-				sysClose(fd)
-			}
+			stop()
 			return netip.AddrPort{}, nil, err
 		}
-		fds, bound = append(fds, fd), at
-	}
-	return e.serve(l, bound, fds)
-}
-
-// serve has each loop accept on its socket.
-func (e *epollEngine) serve(l *listener, bound netip.AddrPort, fds []int) (netip.AddrPort, func(), error) {
-	acceptors := make([]*acceptor, len(e.loops))
-	errs := make([]error, len(e.loops))
-	for i, loop := range e.loops {
-		a := &acceptor{listener: l, fd: fds[i%len(fds)], bound: bound, mask: unix.EPOLLIN}
-		if e.shared {
-			a.mask |= unix.EPOLLEXCLUSIVE
-		}
-		acceptors[i] = a
-		loop.do(func() { errs[i] = loop.add(a) })
-	}
-	stop := func() {
-		for i, loop := range e.loops {
-			loop.do(func() { loop.remove(acceptors[i]) })
-		}
-		for _, fd := range fds {
-			sysClose(fd)
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		stop()
-		return netip.AddrPort{}, nil, err
 	}
 	return bound, stop, nil
 }

@@ -38,8 +38,7 @@ type loop struct {
 	core   *core
 	epoll  int
 	timer  int // timerfd: wakes the loop at the alarm
-	events [eventsAtOnce]unix.EpollEvent
-	waiter waiter
+	waiter *waiter
 
 	// The time of the events at hand.
 	now   time.Time
@@ -72,7 +71,7 @@ type loop struct {
 	orders      []func() // guarded by mu
 }
 
-func newLoop(e *epollEngine, o epollOptions) (l *loop, err error) {
+func newLoop(e *epollEngine) (l *loop, err error) {
 	l = &loop{
 		engine: e, core: e.core, epoll: -1, timer: -1, wake: -1,
 		fine: wheel{tick: fineTick}, coarse: wheel{tick: coarseTick},
@@ -99,11 +98,15 @@ func newLoop(e *epollEngine, o epollOptions) (l *loop, err error) {
 			return l, os.NewSyscallError("epoll_ctl", err)
 		}
 	}
-	l.waiter, err = o.wait(l)
+	l.waiter, err = newWaiter(l.epoll)
 	return l, err
 }
 
 func (l *loop) close() {
+	if l.waiter != nil {
+		_ = l.waiter.file.Close() // the epoll too
+		l.epoll = -1
+	}
 	for _, fd := range []int{l.epoll, l.wake, l.timer} {
 		if fd >= 0 {
 			sysClose(fd)
@@ -114,17 +117,18 @@ func (l *loop) close() {
 // run serves until close is called.
 func (l *loop) run() {
 	defer l.close()
-	defer l.waiter.close()
 	l.tell()
 	for !l.stopWanted.Load() {
-		n := sysEpollWait(l.epoll, l.events[:])
-		if n == 0 && len(l.again) == 0 {
-			n = l.waiter.wait(l)
+		var events []unix.EpollEvent
+		if len(l.again) > 0 {
+			events = l.waiter.look(l.epoll)
+		} else {
+			events = l.waiter.wait()
 		}
 		l.round++
 		l.tell()
-		for i := range l.events[:n] {
-			l.event(&l.events[i])
+		for i := range events {
+			l.event(&events[i])
 		}
 		if l.woken.Load() {
 			l.openMailbox()

@@ -20,9 +20,10 @@ func (s *slab) get(l *loop) *pair {
 		begin := int32(len(s.chunks) * chunk)
 		c := make([]pair, chunk)
 		for i := range c {
-			c[i] = pair{loop: l, id: handle{index: begin + int32(i)}, free: s.free}
-			c[i].clear()
-			s.free = &c[i]
+			p := &c[i]
+			p.loop, p.id.index = l, begin+int32(i)
+			p.clear()
+			p.free, s.free = s.free, p
 		}
 		s.chunks = append(s.chunks, c)
 	}

@@ -3,73 +3,55 @@
 package proxy
 
 import (
-	"errors"
+	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A waiter waits until its loop has events and takes them.
-type waiter interface {
-	wait(l *loop) (n int)
-	close()
+// A waiter waits until its loop has events, and takes them.
+//
+// It waits in Go's own poller, which sees the epoll of the loop as one more
+// descriptor that becomes readable. So a loop with nothing to do is a parked
+// goroutine: unlike in a blocking epoll_wait, it keeps no processor of the
+// scheduler from the other goroutines of the daemon, and none has to be taken
+// away from it.
+type waiter struct {
+	file   *os.File
+	raw    syscall.RawConn
+	take   func(fd uintptr) bool // made once
+	events [eventsAtOnce]unix.EpollEvent
+	n      int // how many take has taken
 }
 
-// A parkingWaiter waits in Go's own poller, which sees the epoll of the loop as
-// one more descriptor that becomes readable.
-type parkingWaiter struct {
-	file *os.File
-	raw  syscall.RawConn
-	take func(fd uintptr) bool
-	n    int
-}
-
-func newParkingWaiter(l *loop) (waiter, error) {
-	fd, err := unix.FcntlInt(uintptr(l.epoll), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
+func newWaiter(epoll int) (*waiter, error) {
+	if err := unix.SetNonblock(epoll, true); err != nil { // os.File leaves other descriptors to blocking calls
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		sysClose(fd)
-		return nil, os.NewSyscallError("fcntl", err)
+	w := &waiter{file: os.NewFile(uintptr(epoll), "epoll")}
+	if err := w.file.SetDeadline(time.Time{}); err != nil {
+		return w, fmt.Errorf("an epoll cannot wait for another one here: %w", err)
 	}
-	w := &parkingWaiter{file: os.NewFile(uintptr(fd), "epoll")}
+	var err error
 	w.raw, err = w.file.SyscallConn()
-	if err != nil {
-		w.close()
-		return nil, err
-	}
-	w.take = func(uintptr) bool {
-		w.n = sysEpollWait(l.epoll, l.events[:])
+	w.take = func(fd uintptr) bool {
+		w.n = sysEpollWait(int(fd), w.events[:])
 		return w.n > 0
 	}
-	return w, nil
+	return w, err
 }
 
-func (w *parkingWaiter) wait(l *loop) int {
-	w.n = 0
+// wait waits for events and returns them, valid until the next call.
+func (w *waiter) wait() []unix.EpollEvent {
 	if err := w.raw.Read(w.take); err != nil {
-		if !errors.Is(err, os.ErrClosed) {
-			panic(err)
-		}
+		panic(fmt.Sprintf("waiting for the epoll: %v", err)) // cannot be: it is open, and there is no deadline
 	}
-	return w.n
+	return w.events[:w.n]
 }
 
-func (w *parkingWaiter) close() { _ = w.file.Close() }
-
-// A blockingWaiter blocks its thread in epoll_wait.
-type blockingWaiter struct{}
-
-func newBlockingWaiter(*loop) (waiter, error) { return blockingWaiter{}, nil }
-
-func (blockingWaiter) wait(l *loop) int {
-	n, err := unix.EpollWait(l.epoll, l.events[:], -1)
-	if err != nil {
-		return 0
-	}
-	return n
+// look returns the events that are there.
+func (w *waiter) look(epoll int) []unix.EpollEvent {
+	return w.events[:sysEpollWait(epoll, w.events[:])]
 }
-
-func (blockingWaiter) close() {}
