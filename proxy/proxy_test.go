@@ -521,3 +521,17 @@ func (c *counter) raise(n int) {
 	defer c.mu.Unlock()
 	c.n = max(c.n, n)
 }
+
+func TestEngineChoice(t *testing.T) {
+	for engine, there := range map[Engine]bool{"": true, Portable: true, Epoll: runtime.GOOS == "linux", "uring": false} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		err := New(Options{Table: publisher(), Engine: engine}).Run(ctx)
+		if there != (err == nil) {
+			t.Errorf("engine %q: Run returns %v", engine, err)
+		}
+		if !there && !strings.Contains(err.Error(), string(engine)) {
+			t.Errorf("the error does not name the engine: %v", err)
+		}
+	}
+}
