@@ -71,9 +71,11 @@ func TestLogWriterThatHangs(t *testing.T) {
 	if got := l.dropped.Load(); got < maxPending/uint64(len(line)) {
 		t.Errorf("dropped %d lines", got)
 	}
+	l.mu.Lock()
 	if len(l.pending) > maxPending {
 		t.Errorf("%d bytes wait", len(l.pending))
 	}
+	l.mu.Unlock()
 	close(hold)
 	stop()
 }
