@@ -59,10 +59,13 @@ type dialer struct {
 func (d dialer) connect(ctx context.Context) (*net.TCPConn, error) {
 	nd := net.Dialer{KeepAlive: -1}
 	nd.SetMultipathTCP(false) // its fallback would hide what a plain client meets
-	conn, err := nd.DialTCP(ctx, "tcp", netip.AddrPort{}, d.address)
+	// Not DialTCP: that binds to a port first, which no other destination can
+	// share then.
+	c, err := nd.DialContext(ctx, "tcp", d.address.String())
 	if err != nil {
 		return nil, d.explain("connect", err)
 	}
+	conn := c.(*net.TCPConn)
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
 	}

@@ -29,6 +29,7 @@ import (
 type settings struct {
 	path     string        // of the configuration; empty: it cannot be reloaded
 	shutdown time.Duration // see proxy.Options.ShutdownTimeout
+	engine   proxy.Engine  // see proxy.Options.Engine
 	stdout   io.Writer
 	stderr   io.Writer
 	minions  admin.Minions // of the demo; nil: none
@@ -85,6 +86,7 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 		Registerer: e.registry,
 	})
 	e.proxy = proxy.New(proxy.Options{
+		Engine:          s.engine,
 		Table:           &e.table,
 		Observer:        e.checker,
 		ConnLog:         e.connLog.writer(),

@@ -9,11 +9,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"haslohas.com/elbow/proxy"
 )
 
 func newRun() *cobra.Command {
 	var path string
 	var shutdown time.Duration
+	var engine string
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Run the daemon in the foreground",
@@ -40,6 +43,7 @@ output (log.connections in the file says otherwise).`,
 			d, err := newDaemon(cfg, settings{
 				path:     path,
 				shutdown: shutdown,
+				engine:   proxy.Engine(engine),
 				stdout:   cmd.OutOrStdout(),
 				stderr:   cmd.ErrOrStderr(),
 			})
@@ -54,6 +58,8 @@ output (log.connections in the file says otherwise).`,
 	configFlag(cmd, &path)
 	cmd.Flags().DurationVar(&shutdown, "shutdown-timeout", 30*time.Second,
 		"how long established connections may go on after SIGTERM")
+	cmd.Flags().StringVar(&engine, "engine", "",
+		fmt.Sprintf("what moves the bytes, `NAME`: %s (Linux only, the default there) or %s", proxy.Epoll, proxy.Portable))
 	return cmd
 }
 
