@@ -1,0 +1,195 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A peer is a proxy that can be measured.
+type peer struct {
+	name    string
+	binary  string
+	args    []string // CONFIG is replaced by the path of the configuration
+	env     []string
+	file    string // the name of the configuration
+	config  string // its text with LISTEN, BACKEND, DIR and MODULE
+	version []string
+}
+
+var (
+	//go:embed peers/elbow.yaml
+	elbowConfig string
+	//go:embed peers/haproxy.cfg
+	haproxyConfig string
+	//go:embed peers/nginx.conf
+	nginxConfig string
+)
+
+// streamModule is where Debian's libnginx-mod-stream puts the TCP proxy.
+const streamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
+
+// findPeers returns the proxies that are on this machine, elbow's engines first,
+// and says which are not.
+func findPeers(elbow string) (found []peer, missing []string) {
+	for _, engine := range elbowEngines {
+		found = append(found, peer{
+			name: "elbow " + engine, binary: elbow, file: "elbow.yaml", config: elbowConfig,
+			args:    []string{"run", "--config", "CONFIG", "--engine", engine, "--shutdown-timeout", "0s"},
+			env:     []string{"GOMAXPROCS=1"}, // one loop, as the peers have one thread
+			version: []string{"version"},
+		})
+	}
+	for _, p := range []peer{
+		{name: "haproxy", file: "haproxy.cfg", config: haproxyConfig, args: []string{"-db", "-f", "CONFIG"}, version: []string{"-v"}},
+		{name: "nginx", file: "nginx.conf", config: nginxConfig, args: []string{"-c", "CONFIG"}, version: []string{"-v"}},
+	} {
+		path, err := exec.LookPath(p.name)
+		if err == nil && p.name == "nginx" {
+			_, err = os.Stat(streamModule)
+		}
+		if err != nil {
+			missing = append(missing, p.name)
+			continue
+		}
+		p.binary = path
+		found = append(found, p)
+	}
+	return found, missing
+}
+
+// about returns the first line of what the peer says of its version.
+func (p *peer) about() string {
+	out, err := exec.Command(p.binary, p.version...).CombinedOutput()
+	if err != nil {
+		return "unknown"
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return line
+}
+
+// A process is a running proxy or backend.
+type process struct {
+	cmd  *exec.Cmd
+	addr string
+	dir  string
+}
+
+// start runs the peer on a free port in front of backend, on processor cpu.
+func (p *peer) start(ctx context.Context, backend string, cpu int) (*process, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("looking for a free port: %w", err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	dir, err := os.MkdirTemp("", "elbow-bench-")
+	if err != nil {
+		return nil, fmt.Errorf("making a folder for %s: %w", p.name, err)
+	}
+	config := filepath.Join(dir, p.file)
+	text := strings.NewReplacer("LISTEN", addr, "BACKEND", backend, "DIR", dir,
+		"MODULE", streamModule).Replace(p.config)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return nil, fmt.Errorf("writing the configuration of %s: %w", p.name, err)
+	}
+	args := make([]string, len(p.args))
+	for i, a := range p.args {
+		args[i] = strings.ReplaceAll(a, "CONFIG", config)
+	}
+	cmd := exec.CommandContext(ctx, p.binary, args...)
+	cmd.Env = append(os.Environ(), p.env...)
+	cmd.Stderr = os.Stderr
+	proc := &process{cmd: cmd, addr: addr, dir: dir}
+	if err := proc.begin(cpu); err != nil {
+		proc.stop()
+		return nil, fmt.Errorf("starting %s: %w", p.name, err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c, err := net.Dial("tcp4", addr)
+		if err == nil {
+			err = exchange(c, 1)
+			c.Close()
+		}
+		if err == nil {
+			return proc, nil
+		}
+		if time.Now().After(deadline) {
+			proc.stop()
+			return nil, fmt.Errorf("%s does not serve: %w", p.name, err)
+		}
+	}
+}
+
+// begin starts the command on one processor: a child inherits the processors
+// of the thread that starts it.
+func (p *process) begin(cpu int) error {
+	return onProcessor(cpu, p.cmd.Start)
+}
+
+// startBackend runs this program as a backend on processor cpu.
+func startBackend(ctx context.Context, cpu int) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding this program: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, self, "backend")
+	cmd.Stderr = os.Stderr
+	if _, err := cmd.StdinPipe(); err != nil { // it ends when this end is closed
+		return nil, fmt.Errorf("starting the backend: %w", err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("starting the backend: %w", err)
+	}
+	p := &process{cmd: cmd}
+	if err := p.begin(cpu); err != nil {
+		return nil, fmt.Errorf("starting the backend: %w", err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		p.stop()
+		return nil, fmt.Errorf("the backend said no address: %w", err)
+	}
+	p.addr = strings.TrimSpace(line)
+	return p, nil
+}
+
+// stop ends the process and waits for it.
+func (p *process) stop() {
+	if p.cmd.Process != nil {
+		_ = p.cmd.Process.Signal(unix.SIGTERM) // it may have ended
+		timer := time.AfterFunc(3*time.Second, func() { _ = p.cmd.Process.Kill() })
+		_ = p.cmd.Wait() // ended by a signal, which is an error
+		timer.Stop()
+	}
+	if p.dir != "" {
+		os.RemoveAll(p.dir)
+	}
+}
+
+// raiseLimit lets this process and its children have as many descriptors as
+// the system allows, and returns how many.
+func raiseLimit() (uint64, error) {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0, err
+	}
+	l.Cur = l.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0, errors.Join(errors.New("raising the limit of descriptors"), err)
+	}
+	return l.Cur, nil
+}
