@@ -15,8 +15,12 @@ import (
 )
 
 func listenTCP(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+	network := "tcp4"
+	if at.Addr().Is6() {
+		network = "tcp6" // [::] takes nothing away from a listener on 0.0.0.0
+	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", at.String())
+	l, err := lc.Listen(ctx, network, at.String())
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("admin.listen: %s is taken by another program (ss -ltnp 'sport = :%d' names it): %w", at, at.Port(), err)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -293,6 +294,20 @@ func TestProbeHost(t *testing.T) {
 		if got != test.want || (err == nil) != (test.want != "") {
 			t.Errorf("%q is %q, %v; want %q", test.text, got, err, test.want)
 		}
+	}
+}
+
+// TestBothFamilies: [::] is for IPv6 alone, so a port on all addresses is two
+// listeners.
+func TestBothFamilies(t *testing.T) {
+	cfg, err := Parse("elbow.yaml", []byte(`
+services:
+- {name: web, listen: ['0.0.0.0:80', '[::]:80'], backends: {static: ['10.0.0.1:80', '127.0.0.1:80']}}
+- {name: other, listen: ['0.0.0.0:81'], backends: {static: ['[::1]:81']}}
+`))
+	// The one mistake is that 127.0.0.1:80 leads back to 0.0.0.0:80.
+	if err == nil || cfg != nil || strings.Count(err.Error(), "\n") != 0 || !strings.Contains(err.Error(), "127.0.0.1:80") {
+		t.Errorf("got %v", err)
 	}
 }
 

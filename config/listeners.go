@@ -29,8 +29,8 @@ func newClaims() *claims {
 }
 
 // add adds a claim unless it meets one that was added before, which is
-// returned. A wildcard meets every address of its family, and [::] those of
-// IPv4 too: such a socket takes both.
+// returned. A wildcard meets every address of its family and none of the other:
+// every socket on [::] is for IPv6 alone, so that 0.0.0.0 can stand beside it.
 func (c *claims) add(n claim) (before claim, met bool) {
 	const v4, v6 = 0, 1
 	addr, port := n.addr.Addr(), n.addr.Port()
@@ -41,23 +41,14 @@ func (c *claims) add(n claim) (before claim, met bool) {
 	if addr.Is6() {
 		family = v6
 	}
-	meets := []map[uint16]claim{c.wildcard[v6]}
-	if family == v4 {
-		meets = append(meets, c.wildcard[v4])
-	}
-	if addr.IsUnspecified() {
-		meets = append(meets, c.any[family])
-		if family == v6 {
-			meets = append(meets, c.any[v4])
-		}
-	}
 	if before, met := c.exact[n.addr]; met {
 		return before, true
 	}
-	for _, m := range meets {
-		if before, met := m[port]; met {
-			return before, true
-		}
+	if before, met := c.wildcard[family][port]; met {
+		return before, true
+	}
+	if before, met := c.any[family][port]; met && addr.IsUnspecified() {
+		return before, true
 	}
 	c.exact[n.addr] = n
 	if _, there := c.any[family][port]; !there {
@@ -110,6 +101,6 @@ func (d *decoder) origin(path string) string {
 // listener l. The addresses in own are of this host.
 func reaches(l, a netip.AddrPort, own []netip.Addr) bool {
 	return l == a || l.Port() == a.Port() && l.Addr().IsUnspecified() &&
-		(l.Addr().Is6() || a.Addr().Is4()) &&
+		l.Addr().Is6() == a.Addr().Is6() &&
 		(a.Addr().IsLoopback() || slices.Contains(own, a.Addr()))
 }
