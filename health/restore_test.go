@@ -215,7 +215,7 @@ func FuzzRestore(f *testing.F) {
 	f.Add([]byte(`{}`), []byte(`{"node1":{"drain":true}}`))
 	f.Fuzz(func(t *testing.T, states, orders []byte) {
 		if !json.Valid(states) || !json.Valid(orders) {
-			t.Skip()
+			t.Skip("no state file: Load reports it and changes nothing")
 		}
 		c := New(Options{Publisher: new(pool.Publisher), Store: &memory{values: map[string][]byte{statesName: states, ordersName: orders}}})
 		l := newLoop(c)

@@ -307,15 +307,7 @@ func (p *pair) closed(d direction) {
 // connection, say an answer that says why. So where it can still be read,
 // that stream goes on and comes to its end by itself.
 func (p *pair) failed(side direction, err error, writing bool) {
-	why := clientReset
-	switch lost := isTimeout(err); {
-	case side == out && lost:
-		why = backendLost
-	case side == out:
-		why = backendReset
-	case lost:
-		why = clientLost
-	}
+	why := brokenBy(side, err)
 	switch {
 	case p.broken != goesOn:
 		p.end(p.broken, true)

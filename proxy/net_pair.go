@@ -316,15 +316,7 @@ func (p *netPair) closed(d direction) {
 // connection, say an answer that says why. So where it can still be read,
 // that stream goes on and comes to its end by itself.
 func (p *netPair) failed(side direction, err error, writing bool) {
-	why := clientReset
-	switch lost := isTimeout(err); {
-	case side == out && lost:
-		why = backendLost
-	case side == out:
-		why = backendReset
-	case lost:
-		why = clientLost
-	}
+	why := brokenBy(side, err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {

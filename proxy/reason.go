@@ -52,3 +52,17 @@ func (r reason) String() string { return reasonTexts[r] }
 
 // refused reports whether the proxy turned the connection away.
 func (r reason) refused() bool { return r >= connectFailed }
+
+// brokenBy is the reason of a connection that err on one side has broken:
+// in is the client, out the backend.
+func brokenBy(side direction, err error) reason {
+	switch lost := isTimeout(err); {
+	case side == out && lost:
+		return backendLost
+	case side == out:
+		return backendReset
+	case lost:
+		return clientLost
+	}
+	return clientReset
+}
