@@ -73,7 +73,9 @@ func TestListenerMoves(t *testing.T) {
 
 func TestBindFailure(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, f *fixture) {
-		squatter, err := net.Listen("tcp4", "127.0.0.1:0")
+		// Not 127.0.0.1: from there go the connections of other tests, and one
+		// of them may get the port when it is free.
+		squatter, err := net.Listen("tcp4", "127.0.0.9:0")
 		if err != nil {
 			t.Fatal(err)
 		}
