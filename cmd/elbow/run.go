@@ -50,6 +50,9 @@ output (log.connections in the file says otherwise).`,
 			if err != nil {
 				return err
 			}
+			// It is to upgrade in place, which this build cannot; by default it
+			// would end the daemon.
+			signal.Ignore(syscall.SIGUSR2)
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			return d.run(ctx)
