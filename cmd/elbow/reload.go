@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,8 @@ type reloader struct {
 	apply   func(discovery.Want)
 	reopen  func() error
 	log     *slog.Logger
+	serving *atomic.Bool   // of the daemon: systemd is not told READY before it is
+	started *config.Config // whose keys that are read at start alone are in force
 	current *config.Config
 	refused string // the last error that was logged, so that it is logged once
 
@@ -44,6 +47,8 @@ func newReloader(e *elbow, first *config.Config) *reloader {
 		apply:   e.catalog.Apply,
 		reopen:  e.connLog.Reopen,
 		log:     e.log,
+		serving: &e.serving,
+		started: first,
 		current: first,
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "elbow_config_last_reload_successful",
@@ -99,13 +104,18 @@ func (r *reloader) until(ctx context.Context, files []string, hup <-chan os.Sign
 		case <-changed:
 			r.reload("the file changed")
 		case <-hup:
-			notify(reloading())
+			serving := r.serving.Load()
+			if serving {
+				notify(reloading())
+			}
 			if err := r.reopen(); err != nil {
 				r.log.Error("the connection log goes on in the old file", "err", err)
 			}
 			r.refused = "" // who asks gets an answer
 			r.reload("SIGHUP")
-			notify(daemon.SdNotifyReady)
+			if serving {
+				notify(daemon.SdNotifyReady)
+			}
 		}
 	}
 }
@@ -122,13 +132,14 @@ func (r *reloader) reload(why string) {
 	}
 	r.refused = ""
 	same := reflect.DeepEqual(next, r.current)
-	for _, key := range needRestart(r.current, next) {
-		r.log.Warn("this key takes effect at the next start", "key", key)
-	}
 	r.accept(next)
-	if !same {
-		r.log.Info("configuration reloaded", "why", why,
-			"services", len(next.Services), "zones", len(next.DNS.Zones))
+	if same {
+		return
+	}
+	r.log.Info("configuration reloaded", "why", why,
+		"services", len(next.Services), "zones", len(next.DNS.Zones))
+	for _, key := range needRestart(r.started, next) {
+		r.log.Warn("this key takes effect at the next start", "key", key)
 	}
 }
 
