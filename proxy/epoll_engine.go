@@ -26,9 +26,11 @@ type epollEngine struct {
 	firstPort, lastPort uint16
 }
 
-func newEpollEngine(c *core) (engine, error) { return makeEpollEngine(c, runtime.GOMAXPROCS(0)) }
-
-func makeEpollEngine(c *core, loops int) (engine, error) {
+// newEpollEngine starts an engine of some loops; 0: GOMAXPROCS.
+func newEpollEngine(c *core, loops int) (engine, error) {
+	if loops == 0 {
+		loops = runtime.GOMAXPROCS(0)
+	}
 	e := &epollEngine{core: c, firstPort: 1024, lastPort: 1<<16 - 1}
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
 		_, _ = fmt.Sscan(string(text), &e.firstPort, &e.lastPort) // what it does not say stays wide

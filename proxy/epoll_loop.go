@@ -5,6 +5,7 @@ package proxy
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +28,7 @@ const (
 // direction), or one of these.
 const (
 	keyWake     = -1
-	keyTimer    = -2
-	keyAcceptor = -3 // and below, by the index of the acceptor
+	keyAcceptor = -2 // and below, by the index of the acceptor
 )
 
 // A loop serves its connections one event after the other. All of it belongs
@@ -37,8 +37,7 @@ type loop struct {
 	engine *epollEngine
 	core   *core
 	epoll  int
-	timer  int // timerfd: wakes the loop at the alarm
-	waiter *waiter
+	events [eventsAtOnce]unix.EpollEvent
 
 	// The time of the events at hand.
 	now   time.Time
@@ -47,7 +46,7 @@ type loop struct {
 
 	fine, coarse wheel
 	alarm        moment // when the next deadline is to be looked at
-	armed        moment // what timer is set to
+	yielded      moment // when other goroutines last had their turn
 
 	acceptors []*acceptor
 	acceptAt  moment // when the paused acceptors go on; never: none is paused
@@ -73,9 +72,9 @@ type loop struct {
 
 func newLoop(e *epollEngine) (l *loop, err error) {
 	l = &loop{
-		engine: e, core: e.core, epoll: -1, timer: -1, wake: -1,
+		engine: e, core: e.core, epoll: -1, wake: -1,
 		fine: wheel{tick: fineTick}, coarse: wheel{tick: coarseTick},
-		alarm: never, armed: never, acceptAt: never,
+		alarm: never, acceptAt: never,
 		hot: new([bufferSize]byte),
 	}
 	defer func() {
@@ -89,25 +88,13 @@ func newLoop(e *epollEngine) (l *loop, err error) {
 	if l.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		return l, os.NewSyscallError("eventfd", err)
 	}
-	if l.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
-		return l, os.NewSyscallError("timerfd_create", err)
-	}
-	for fd, key := range map[int]int32{l.wake: keyWake, l.timer: keyTimer} {
-		// Edge-triggered: neither is ever read.
-		if err := sysEpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: key}); err != nil {
-			return l, os.NewSyscallError("epoll_ctl", err)
-		}
-	}
-	l.waiter, err = newWaiter(l.epoll)
-	return l, err
+	// Edge-triggered: it is never read.
+	err = sysEpollCtl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: keyWake})
+	return l, os.NewSyscallError("epoll_ctl", err)
 }
 
 func (l *loop) close() {
-	if l.waiter != nil {
-		_ = l.waiter.file.Close() // the epoll too
-		l.epoll = -1
-	}
-	for _, fd := range []int{l.epoll, l.wake, l.timer} {
+	for _, fd := range []int{l.epoll, l.wake} {
 		if fd >= 0 {
 			sysClose(fd)
 		}
@@ -119,12 +106,7 @@ func (l *loop) run() {
 	defer l.close()
 	l.tell()
 	for !l.stopWanted.Load() {
-		var events []unix.EpollEvent
-		if len(l.again) > 0 {
-			events = l.waiter.look(l.epoll)
-		} else {
-			events = l.waiter.wait()
-		}
+		events := l.wait()
 		l.round++
 		l.tell()
 		for i := range events {
@@ -138,7 +120,45 @@ func (l *loop) run() {
 			l.turn()
 		}
 		l.continueUnfinished()
-		l.arm()
+		l.yield()
+	}
+}
+
+// wait returns the events that are there, or waits for some until the alarm.
+// They are valid until the next call.
+//
+// It is the one system call of the loop that may block, so it is the one that
+// the scheduler is told of. The loop keeps its P meanwhile, and finds it again
+// without a search when the wait was short. For the rest of the process there is
+// a P more than there are loops, see [Options.Loops].
+func (l *loop) wait() []unix.EpollEvent {
+	timeout := -1
+	switch {
+	case len(l.again) > 0:
+		timeout = 0
+	case l.alarm != never:
+		timeout = int(max(0, (l.alarm-l.at+moment(time.Millisecond)-1)/moment(time.Millisecond)))
+	}
+	n, err := unix.EpollWait(l.epoll, l.events[:], timeout)
+	switch err {
+	case nil:
+		return l.events[:n]
+	case unix.EINTR:
+		return nil
+	}
+	panic(fmt.Sprintf("waiting for the epoll: %v", err)) // cannot be: it is open, and the events are ours
+}
+
+// yieldAfter is below the ten milliseconds after which the scheduler takes
+// the P from a goroutine by force, which costs a wake-up of another thread
+// and, as the loop stays the one to run, comes again and again.
+const yieldAfter = moment(8 * time.Millisecond)
+
+// yield lets the scheduler see that the loop is none that runs for ever.
+func (l *loop) yield() {
+	if l.at-l.yielded >= yieldAfter {
+		l.yielded = l.at
+		runtime.Gosched()
 	}
 }
 
@@ -171,22 +191,6 @@ func (l *loop) continueUnfinished() {
 		if p := l.pairs.find(h); p != nil && p.stage == relaying {
 			p.relay()
 		}
-	}
-}
-
-// arm sets the timer, unless it wakes the loop early enough as it is.
-func (l *loop) arm() {
-	if l.armed <= l.at {
-		l.armed = never
-	}
-	if l.alarm >= l.armed {
-		return
-	}
-	l.armed = l.alarm
-	after := max(1, l.alarm-l.core.moment(time.Now()))
-	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(after)}
-	if err := unix.TimerfdSettime(l.timer, 0, &spec, nil); err != nil {
-		panic(fmt.Sprintf("timerfd_settime: %v", err)) // cannot be: the descriptor and the time are valid
 	}
 }
 

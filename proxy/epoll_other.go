@@ -7,6 +7,6 @@ import (
 	"fmt"
 )
 
-func newEpollEngine(*core) (engine, error) {
+func newEpollEngine(*core, int) (engine, error) {
 	return nil, fmt.Errorf("engine %q needs Linux: %w", Epoll, errors.ErrUnsupported)
 }

@@ -18,16 +18,6 @@ import (
 // move at once is bounded by bufferSize, so that they do not hold up a garbage
 // collection; splice moves more and goes the usual way.
 
-// sysEpollWait takes the events that are there; n is 0 if there are none.
-func sysEpollWait(epoll int, events []unix.EpollEvent) int {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll),
-		uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-	if errno != 0 {
-		return 0 // EINTR
-	}
-	return int(n)
-}
-
 func sysEpollCtl(epoll, operation, fd int, event *unix.EpollEvent) error {
 	_, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(operation), uintptr(fd),
 		uintptr(unsafe.Pointer(event)), 0, 0)

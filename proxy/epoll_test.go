@@ -16,7 +16,7 @@ import (
 // the time passes, and those that were taken back do not come at all.
 func TestWheel(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	l := &loop{fine: wheel{tick: fineTick}, coarse: wheel{tick: coarseTick}, alarm: never, armed: never, acceptAt: never}
+	l := &loop{fine: wheel{tick: fineTick}, coarse: wheel{tick: coarseTick}, alarm: never, acceptAt: never}
 	pairs := make([]pair, 500)
 	wanted := make([]moment, len(pairs)) // never: none
 	renew := func(i int) {
@@ -109,7 +109,7 @@ func TestSlab(t *testing.T) {
 func TestEpollBulkIsSpliced(t *testing.T) {
 	var made *epollEngine
 	f := newFixture(t, func(c *core) (engine, error) {
-		e, err := newEpollEngine(c)
+		e, err := newEpollEngine(c, 1)
 		made = e.(*epollEngine)
 		return e, err
 	})
@@ -129,7 +129,7 @@ func TestEpollBulkIsSpliced(t *testing.T) {
 
 func TestEpollBulkWithoutPipes(t *testing.T) {
 	f := newFixture(t, func(c *core) (engine, error) {
-		e, err := newEpollEngine(c)
+		e, err := newEpollEngine(c, 1)
 		e.(*epollEngine).pipes.lent = maxPipes
 		return e, err
 	})

@@ -24,6 +24,11 @@ type Options struct {
 	Registerer      prometheus.Registerer // nil: no metrics
 	ShutdownTimeout time.Duration         // how long connections may go on when Run ends; 0: not at all
 	Engine          Engine                // what moves the bytes; the zero value is the best there is for this system
+
+	// Loops is how many event loops the epoll engine has; 0: GOMAXPROCS. A
+	// loop that waits holds on to its processor of the scheduler, so it does
+	// best where GOMAXPROCS is one more than there are loops.
+	Loops int
 }
 
 // An Engine is a way to move bytes. What is seen of the proxy from outside is
@@ -31,7 +36,7 @@ type Options struct {
 type Engine string
 
 const (
-	// Epoll is event loops on Linux's epoll, as many as GOMAXPROCS. It is the
+	// Epoll is event loops on Linux's epoll, see Options.Loops. It is the
 	// default on Linux and not there on other systems.
 	Epoll Engine = "epoll"
 	// Portable is package net with two goroutines for each connection. It is
@@ -68,7 +73,7 @@ func New(o Options) *Server {
 	case o.Engine == Portable, o.Engine == "" && runtime.GOOS != "linux":
 		return newServer(o, newNetEngine)
 	case o.Engine == Epoll, o.Engine == "":
-		return newServer(o, newEpollEngine)
+		return newServer(o, func(c *core) (engine, error) { return newEpollEngine(c, o.Loops) })
 	}
 	return newServer(o, func(*core) (engine, error) {
 		return nil, fmt.Errorf("there is no engine %q; there are %q and %q", o.Engine, Epoll, Portable)

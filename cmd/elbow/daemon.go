@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,7 @@ type settings struct {
 	path     string        // of the configuration; empty: it cannot be reloaded
 	shutdown time.Duration // see proxy.Options.ShutdownTimeout
 	engine   proxy.Engine  // see proxy.Options.Engine
+	loops    int           // see proxy.Options.Loops
 	stdout   io.Writer
 	stderr   io.Writer
 	minions  admin.Minions // of the demo; nil: none
@@ -87,6 +89,7 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 	})
 	e.proxy = proxy.New(proxy.Options{
 		Engine:          s.engine,
+		Loops:           s.loops,
 		Table:           &e.table,
 		Observer:        e.checker,
 		ConnLog:         e.connLog.writer(),
@@ -103,6 +106,15 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 	e.admin = newAdmin(e, cfg.Admin)
 	e.reload = newReloader(e, cfg)
 	return e, nil
+}
+
+// reserveLoops returns how many event loops the proxy is to have, one for each
+// processor that Go may use, and has Go use one more: while the loops wait or
+// are busy, probes and answers find a processor of the scheduler free.
+func reserveLoops() int {
+	loops := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(loops + 1)
+	return loops
 }
 
 // answered and load break the ring of health, proxy and DNS server: health

@@ -78,6 +78,7 @@ func demo(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error 
 	ctx, quit := context.WithCancelCause(ctx)
 	defer quit(nil)
 	d, err := newDaemon(cfg, settings{
+		loops:    reserveLoops(),
 		shutdown: time.Second,
 		stdout:   stdout,
 		stderr:   stderr,

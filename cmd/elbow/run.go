@@ -44,6 +44,7 @@ output (log.connections in the file says otherwise).`,
 				path:     path,
 				shutdown: shutdown,
 				engine:   proxy.Engine(engine),
+				loops:    reserveLoops(),
 				stdout:   cmd.OutOrStdout(),
 				stderr:   cmd.ErrOrStderr(),
 			})
