@@ -9,10 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What every socket of a pair is registered for, once. Edge-triggered: an
-// event tells what has changed, and what is there is remembered. EPOLLPRI is
-// there because a read stops short of urgent data.
-const pairEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&(1<<32-1)
+// What every socket of a pair is registered for. Edge-triggered: an event
+// tells what has changed, and what is there is remembered. EPOLLPRI is there
+// because a read stops short of urgent data. EPOLLOUT, which every fresh socket
+// would tell at once, is added where there is something to wait for: a
+// connect, or room to write.
+const pairEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&(1<<32-1)
 
 // A stage is what a pair does.
 type stage uint8
@@ -55,6 +57,7 @@ type pair struct {
 type socket struct {
 	fd         int // -1: none
 	registered bool
+	awaits     uint32 // what it is registered for besides pairEvents
 	readable   bool // there may be something to read
 	writable   bool // there may be room to write
 	ended      bool // the peer has ended its stream: what can be read now is the last
@@ -184,9 +187,14 @@ func (p *pair) sweep() {
 // register adds a side to the epoll.
 func (p *pair) register(side direction) bool {
 	s := &p.ends[side]
-	e := unix.EpollEvent{Events: pairEvents, Fd: p.id.index<<1 | int32(side), Pad: p.id.generation}
-	s.registered = sysEpollCtl(p.loop.epoll, unix.EPOLL_CTL_ADD, s.fd, &e) == nil
+	s.registered = p.control(unix.EPOLL_CTL_ADD, side)
 	return s.registered
+}
+
+func (p *pair) control(operation int, side direction) bool {
+	s := &p.ends[side]
+	e := unix.EpollEvent{Events: pairEvents | s.awaits, Fd: p.id.index<<1 | int32(side), Pad: p.id.generation}
+	return sysEpollCtl(p.loop.epoll, operation, s.fd, &e) == nil
 }
 
 // hangUp closes a side that nothing was said on.
@@ -247,7 +255,7 @@ func (p *pair) dial(s step) error {
 		return err
 	}
 	backend := &p.ends[out]
-	*backend = socket{fd: fd}
+	*backend = socket{fd: fd, awaits: unix.EPOLLOUT}
 	if err := sysSetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return err
 	}

@@ -80,12 +80,7 @@ func (p *pair) begin() {
 	p.stage = relaying
 	p.since, p.active = l.at, l.at
 	p.ends[out].writable, p.ends[in].writable = true, true
-	if p.ends[in].registered {
-		p.ends[in].readable = true // its events came before
-	} else if !p.register(in) {
-		p.end(localFault, true)
-		return
-	}
+	p.ends[in].readable = true // most clients have sent something by now
 	p.watchIdle()
 	if preface := p.preface(l.hot[:0]); len(preface) > 0 {
 		p.ways[in].preface = len(preface)
@@ -95,6 +90,10 @@ func (p *pair) begin() {
 		}
 	}
 	p.relay()
+	// Only now, so that what was there has not to be told by an event.
+	if p.stage == relaying && !p.ends[in].registered && !p.register(in) {
+		p.end(localFault, true)
+	}
 }
 
 // relay moves what can be moved.
@@ -184,9 +183,21 @@ func (p *pair) write(d direction, b []byte) bool {
 	if n == len(b) {
 		return true
 	}
-	p.ends[1-d].writable = false // a write that is cut short has room announced too
 	p.ways[d].keep(p.loop, b[n:])
+	p.awaitRoom(1 - d) // a write that is cut short has room announced too
 	return false
+}
+
+// awaitRoom has an event tell when there is room to write to a side again.
+func (p *pair) awaitRoom(side direction) {
+	s := &p.ends[side]
+	s.writable = false
+	if s.awaits&unix.EPOLLOUT == 0 {
+		s.awaits |= unix.EPOLLOUT
+		if s.registered && !p.control(unix.EPOLL_CTL_MOD, side) { // tells at once where there is room already
+			p.end(localFault, true)
+		}
+	}
 }
 
 // wrote counts n bytes.
@@ -208,7 +219,7 @@ func (p *pair) flush(d direction) bool {
 	for len(w.pending) > 0 {
 		n, err := sysWrite(dst.fd, w.pending)
 		if err == unix.EAGAIN {
-			dst.writable = false
+			p.awaitRoom(1 - d)
 			return false
 		}
 		if err != nil {
@@ -261,7 +272,7 @@ func (p *pair) drain(d direction) bool {
 	for w.inPipe > 0 {
 		n, err := splice(w.pipe.r, dst.fd, w.inPipe)
 		if err == unix.EAGAIN {
-			dst.writable = false
+			p.awaitRoom(1 - d)
 			return false
 		}
 		if err == nil && n == 0 {
