@@ -8,11 +8,12 @@ import (
 )
 
 const (
-	// pipeSize is the capacity that is asked for. Without privileges a user
-	// has 64 MiB of pipes (fs.pipe-user-pages-soft) before new ones shrink to
-	// 8 KiB; maxPipes of these stay well below.
-	pipeSize = 256 << 10
-	maxPipes = 64
+	// pipeSize is the capacity that is asked for, the most that is granted
+	// without privileges (fs.pipe-max-size). Without them a user has 64 MiB of
+	// pipes (fs.pipe-user-pages-soft) before new ones shrink to 8 KiB;
+	// maxPipes of these stay below.
+	pipeSize = 1 << 20
+	maxPipes = 48
 	// minBulk is the least that a splice must bring for a stream to stay bulk:
 	// below it, read and write are cheaper.
 	minBulk = 8 << 10

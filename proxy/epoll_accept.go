@@ -91,7 +91,7 @@ func (l *loop) accept(a *acceptor) {
 
 func (l *loop) begin(a *acceptor, fd int) {
 	p := l.pairs.get(l)
-	p.ends[in].fd = fd
+	p.ends[in].fd, p.tally = fd, l.index
 	peer, local := fromSockaddr(&l.name), a.bound
 	if local.Addr().IsUnspecified() {
 		if sysGetsockname(fd, &l.name) == nil {

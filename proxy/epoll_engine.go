@@ -35,8 +35,8 @@ func newEpollEngine(c *core, loops int) (engine, error) {
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
 		_, _ = fmt.Sscan(string(text), &e.firstPort, &e.lastPort) // what it does not say stays wide
 	}
-	for range loops {
-		l, err := newLoop(e)
+	for i := range loops {
+		l, err := newLoop(e, i)
 		if err != nil {
 			e.close()
 			return nil, err

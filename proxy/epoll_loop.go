@@ -36,6 +36,7 @@ const (
 type loop struct {
 	engine *epollEngine
 	core   *core
+	index  int // in engine.loops
 	epoll  int
 	events [eventsAtOnce]unix.EpollEvent
 
@@ -70,9 +71,9 @@ type loop struct {
 	orders      []func() // guarded by mu
 }
 
-func newLoop(e *epollEngine) (l *loop, err error) {
+func newLoop(e *epollEngine, index int) (l *loop, err error) {
 	l = &loop{
-		engine: e, core: e.core, epoll: -1, wake: -1,
+		engine: e, core: e.core, index: index, epoll: -1, wake: -1,
 		fine: wheel{tick: fineTick}, coarse: wheel{tick: coarseTick},
 		alarm: never, acceptAt: never,
 		hot: new([bufferSize]byte),

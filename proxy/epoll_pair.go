@@ -58,16 +58,19 @@ type socket struct {
 	fd         int // -1: none
 	registered bool
 	awaits     uint32 // what it is registered for besides pairEvents
-	readable   bool // there may be something to read
-	writable   bool // there may be room to write
-	ended      bool // the peer has ended its stream: what can be read now is the last
-	exhaust    bool // a short read does not mean that nothing is left: read until EAGAIN
+	readable   bool   // there may be something to read
+	writable   bool   // there may be room to write
+	ended      bool   // the peer has ended its stream: what can be read now is the last
+	exhaust    bool   // a short read does not mean that nothing is left: read until EAGAIN
+	written    bool   // something was written to it
+	quick      bool   // it has TCP_NODELAY
 }
 
 // clear makes p ready for another connection.
 func (p *pair) clear() {
 	*p = pair{id: p.id, loop: p.loop, timer: timer{deadline: never}}
 	p.ends[in].fd, p.ends[out].fd = -1, -1
+	p.ends[in].quick = true
 }
 
 // resume implements [waker].
@@ -256,9 +259,6 @@ func (p *pair) dial(s step) error {
 	}
 	backend := &p.ends[out]
 	*backend = socket{fd: fd, awaits: unix.EPOLLOUT}
-	if err := sysSetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		return err
-	}
 	size := toSockaddr(s.backend, &l.name)
 	if err := sysConnect(fd, &l.name, size); err != nil && err != unix.EINPROGRESS {
 		return err

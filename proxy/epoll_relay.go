@@ -174,6 +174,7 @@ func (p *pair) flow(d direction) {
 
 // write writes b and keeps what is left; it reports whether nothing is.
 func (p *pair) write(d direction, b []byte) bool {
+	p.quicken(1 - d)
 	n, err := sysWrite(p.ends[1-d].fd, b)
 	if err != nil && err != unix.EAGAIN {
 		p.failed(1-d, err, true)
@@ -186,6 +187,20 @@ func (p *pair) write(d direction, b []byte) bool {
 	p.ways[d].keep(p.loop, b[n:])
 	p.awaitRoom(1 - d) // a write that is cut short has room announced too
 	return false
+}
+
+// quicken sets TCP_NODELAY on a side that is written to the second time. The
+// algorithm of Nagle (RFC 9293, section 3.7.4) holds nothing back before, and
+// many connections write once. The client's side has it from the listener.
+func (p *pair) quicken(side direction) {
+	switch s := &p.ends[side]; {
+	case s.quick:
+	case !s.written:
+		s.written = true
+	default:
+		s.quick = true
+		_ = sysSetInt(s.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // fails on a socket that is gone, as the write will
+	}
 }
 
 // awaitRoom has an event tell when there is room to write to a side again.
@@ -216,6 +231,7 @@ func (p *pair) wrote(d direction, n int) {
 // flush writes what is held; it reports whether nothing is any more.
 func (p *pair) flush(d direction) bool {
 	w, dst, l := &p.ways[d], &p.ends[1-d], p.loop
+	p.quicken(1 - d)
 	for len(w.pending) > 0 {
 		n, err := sysWrite(dst.fd, w.pending)
 		if err == unix.EAGAIN {
@@ -269,6 +285,7 @@ func (p *pair) splice(d direction) (brought int, ok bool) {
 // drain writes what is in the pipe; it reports whether nothing is any more.
 func (p *pair) drain(d direction) bool {
 	w, dst := &p.ways[d], &p.ends[1-d]
+	p.quicken(1 - d)
 	for w.inPipe > 0 {
 		n, err := splice(w.pipe.r, dst.fd, w.inPipe)
 		if err == unix.EAGAIN {

@@ -51,6 +51,7 @@ type session struct {
 	before, after *session // in service.queue, guarded by its mu
 
 	bytes [2]atomic.Int64 // by direction
+	tally int             // its place in a tally
 }
 
 // accepted begins the session of a connection that l accepted: peer is the
@@ -341,7 +342,7 @@ func (s *session) userTimeout() time.Duration {
 // moved counts n bytes that were written to the other side.
 func (s *session) moved(d direction, n int) {
 	s.bytes[d].Add(int64(n))
-	s.service.bytes[d].Add(uint64(n))
+	s.service.bytes[d].add(s.tally, uint64(n))
 }
 
 // cut returns why the session must end now, or goesOn.
