@@ -20,9 +20,7 @@ func newBackend() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config := net.ListenConfig{}
-			config.SetMultipathTCP(false)
-			l, err := config.Listen(cmd.Context(), "tcp4", "127.0.0.1:0")
+			l, err := listen(cmd.Context())
 			if err != nil {
 				return fmt.Errorf("listening: %w", err)
 			}
@@ -35,6 +33,18 @@ func newBackend() *cobra.Command {
 			return serve(l)
 		},
 	}
+}
+
+// listen takes a port below those of outgoing connections, as servers have.
+func listen(ctx context.Context) (l net.Listener, err error) {
+	config := net.ListenConfig{}
+	config.SetMultipathTCP(false)
+	for port := 18000; port < 18100; port++ {
+		if l, err = config.Listen(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			break
+		}
+	}
+	return l, err
 }
 
 func serve(l net.Listener) error {

@@ -99,18 +99,20 @@ func residentAnon(pid int) (int64, error) {
 	return 0, fmt.Errorf("process %d has no RssAnon", pid)
 }
 
-// onProcessor calls do on a thread that runs on one processor. What do starts
+// onProcessors calls do on a thread that runs on some processors. What do starts
 // stays there.
-func onProcessor(cpu int, do func() error) error {
+func onProcessors(do func() error, cpus ...int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var before, one unix.CPUSet
+	var before, some unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		return fmt.Errorf("reading the processors: %w", err)
 	}
-	one.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		return fmt.Errorf("binding to processor %d: %w", cpu, err)
+	for _, cpu := range cpus {
+		some.Set(cpu)
+	}
+	if err := unix.SchedSetaffinity(0, &some); err != nil {
+		return fmt.Errorf("binding to processors %v: %w", cpus, err)
 	}
 	return errors.Join(do(), unix.SchedSetaffinity(0, &before))
 }

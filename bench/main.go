@@ -8,8 +8,8 @@
 // What is measured is CPU time for a unit of work, not the peak rate: it is
 // what a busy machine runs out of, and it can be compared on a machine that is
 // shared. The proxy under test has one processor for itself, the load and the
-// backends have the other. Every round visits each proxy once, in changing
-// order, and every payload is verified.
+// backends have the other. All proxies run all the time; every round visits
+// each of them once, in changing order, and every payload is verified.
 package main
 
 import (
@@ -56,8 +56,8 @@ the latency at a load that all can carry.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return measureProxies(cmd.Context(), s, cmd.OutOrStdout()) },
 	}
 	f := cmd.Flags()
-	f.IntVar(&s.rounds, "rounds", 5, "how often each proxy is measured")
-	f.DurationVar(&s.span, "span", 2*time.Second, "how long each measurement takes")
+	f.IntVar(&s.rounds, "rounds", 15, "how often each proxy is measured")
+	f.DurationVar(&s.span, "span", 300*time.Millisecond, "how long each measurement takes")
 	f.IntVar(&s.idle, "idle", 5000, "how many idle connections are held for the memory")
 	f.StringVar(&s.results, "results", "", "write the table, the figures as JSON and an SVG plot into this folder")
 	f.StringArrayVar(&s.only, "only", nil, "measure only these: "+fmt.Sprint(workloadNames()))

@@ -55,6 +55,7 @@ func workloads() []workload {
 const (
 	memoryName  = "memory of an idle connection"
 	latencyName = "latency"
+	scalingName = "two loops"
 )
 
 func workloadNames() []string {
@@ -62,7 +63,7 @@ func workloadNames() []string {
 	for _, w := range workloads() {
 		names = append(names, w.name)
 	}
-	return append(names, memoryName, latencyName)
+	return append(names, memoryName, latencyName, scalingName)
 }
 
 func (s *settings) wants(name string) bool { return len(s.only) == 0 || slices.Contains(s.only, name) }
@@ -101,77 +102,95 @@ func measureProxies(ctx context.Context, s settings, w io.Writer) error {
 		fmt.Fprintf(w, "%s is not installed and is left out (docs/performance.md names the packages)\n", name)
 	}
 	r := newResults(peers)
-	for round := range s.rounds {
-		for i := range peers {
-			p := peers[(i+round)%len(peers)] // nobody is always the first
-			fmt.Fprintf(w, "round %d of %d: %s\n", round+1, s.rounds, p.name)
-			if err := measure(ctx, s, p, backend.addr, r); err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
+	running := make([]*process, len(peers))
+	for i := range peers {
+		if running[i], err = peers[i].start(ctx, backend.addr, proxyCPU); err != nil {
+			return fmt.Errorf("%s: %w", peers[i].name, err)
+		}
+		defer running[i].stop()
+		if s.wants(memoryName) {
+			if err := measureMemory(s, &peers[i], running[i], r); err != nil {
+				return fmt.Errorf("%s: %w", peers[i].name, err)
 			}
-		}
-	}
-	if s.wants(latencyName) {
-		if err := measureLatency(ctx, s, peers, backend.addr, r, w); err != nil {
-			return err
-		}
-	}
-	return r.report(s, w)
-}
-
-// measure starts p, takes every workload once and stops it.
-func measure(ctx context.Context, s settings, p peer, backend string, r *results) error {
-	proc, err := p.start(ctx, backend, proxyCPU)
-	if err != nil {
-		return err
-	}
-	defer proc.stop()
-	pid := proc.cmd.Process.Pid
-	if s.wants(memoryName) {
-		before, err := residentAnon(pid)
-		if err != nil {
-			return err
-		}
-		err = holdIdle(proc.addr, s.idle, func() error {
-			after, err := residentAnon(pid)
-			r.add(memoryName, "KiB", p.name, float64(after-before)/float64(s.idle)/1024)
-			return err
-		})
-		if err != nil {
-			return err
 		}
 	}
 	for _, load := range workloads() {
 		if !s.wants(load.name) {
 			continue
 		}
-		if _, err := load.load(proc.addr, s.span/10); err != nil { // warm
-			return fmt.Errorf("%s: %w", load.name, err)
+		fmt.Fprintf(w, "%s: %d rounds\n", load.name, s.rounds)
+		for round := range s.rounds {
+			for i := range peers {
+				n := (i + round) % len(peers) // nobody is always the first
+				if err := measure(s, load, &peers[n], running[n], r); err != nil {
+					return fmt.Errorf("%s: %s: %w", peers[n].name, load.name, err)
+				}
+			}
 		}
-		before, err := used(pid)
-		if err != nil {
-			return err
-		}
-		units, err := load.load(proc.addr, s.span)
-		if err != nil {
-			return fmt.Errorf("%s: %w", load.name, err)
-		}
-		after, err := used(pid)
-		if err != nil {
-			return err
-		}
-		took := after.sub(before)
-		r.add(load.name, load.unit, p.name, took.process.Seconds()*load.per/units)
-		r.add(load.name+machineSuffix, load.unit, p.name, took.machine.Seconds()*load.per/units)
-		r.add(load.name+rateSuffix, "1/s", p.name, units/s.span.Seconds())
 	}
+	if s.wants(latencyName) {
+		if err := measureLatency(s, peers, running, r, w); err != nil {
+			return err
+		}
+	}
+	if s.wants(scalingName) {
+		if err := measureScaling(ctx, s, backend.addr, r, w); err != nil {
+			return err
+		}
+	}
+	return r.report(s, w)
+}
+
+// measureMemory takes the growth of a process that has served nobody yet.
+func measureMemory(s settings, p *peer, proc *process, r *results) error {
+	pid := proc.cmd.Process.Pid
+	before, err := residentAnon(pid)
+	if err != nil {
+		return err
+	}
+	return holdIdle(proc.addr, s.idle, func() error {
+		after, err := residentAnon(pid)
+		r.add(memoryName, "KiB", p.name, float64(after-before)/float64(s.idle)/1024)
+		return err
+	})
+}
+
+// measure takes one round of a workload on one proxy. All proxies run all the
+// time, so that a round of each is short and close to that of the next: what
+// else goes on on the machine meets all of them.
+func measure(s settings, load workload, p *peer, proc *process, r *results) error {
+	units, took, err := loaded(s, load, proc)
+	if err != nil {
+		return err
+	}
+	r.add(load.name, load.unit, p.name, took.process.Seconds()*load.per/units)
+	r.add(load.name+machineSuffix, load.unit, p.name, took.machine.Seconds()*load.per/units)
+	r.add(load.name+rateSuffix, "1/s", p.name, units/s.span.Seconds())
 	return nil
+}
+
+// loaded loads a proxy for the span and returns what was done and used.
+func loaded(s settings, load workload, proc *process) (units float64, took usage, err error) {
+	if _, err := load.load(proc.addr, s.span/10); err != nil { // warm
+		return 0, usage{}, err
+	}
+	before, err := used(proc.cmd.Process.Pid)
+	if err != nil {
+		return 0, usage{}, err
+	}
+	units, err = load.load(proc.addr, s.span)
+	if err != nil {
+		return 0, usage{}, err
+	}
+	after, err := used(proc.cmd.Process.Pid)
+	return units, after.sub(before), err
 }
 
 // latencyConnections is over how many connections the open loop sends.
 const latencyConnections = 50
 
 // measureLatency loads each peer with half of what the slowest one did.
-func measureLatency(ctx context.Context, s settings, peers []peer, backend string, r *results, w io.Writer) error {
+func measureLatency(s settings, peers []peer, running []*process, r *results, w io.Writer) error {
 	rates := r.medians("request, 50 connections" + rateSuffix)
 	if len(rates) == 0 {
 		fmt.Fprintln(w, "no latency: it needs the rate of 50 connections")
@@ -179,18 +198,13 @@ func measureLatency(ctx context.Context, s settings, peers []peer, backend strin
 	}
 	rate := slices.Min(slices.Collect(maps.Values(rates))) / 2
 	r.LatencyRate = rate
+	fmt.Fprintf(w, "latency at %.0f requests a second: %d rounds\n", rate, s.rounds)
 	for round := range s.rounds {
 		for i := range peers {
-			p := peers[(i+round)%len(peers)]
-			fmt.Fprintf(w, "latency, round %d of %d: %s at %.0f requests a second\n", round+1, s.rounds, p.name, rate)
-			proc, err := p.start(ctx, backend, proxyCPU)
+			n := (i + round) % len(peers)
+			took, err := latencies(running[n].addr, latencyConnections, rate, s.span)
 			if err != nil {
-				return err
-			}
-			took, err := latencies(proc.addr, latencyConnections, rate, s.span)
-			proc.stop()
-			if err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
+				return fmt.Errorf("%s: latency: %w", peers[n].name, err)
 			}
 			slices.Sort(took)
 			for _, q := range []struct {
@@ -198,8 +212,40 @@ func measureLatency(ctx context.Context, s settings, peers []peer, backend strin
 				at   float64
 			}{{"p50", 0.5}, {"p99", 0.99}, {"p99.9", 0.999}} {
 				v := took[min(len(took)-1, int(q.at*float64(len(took))))]
-				r.add(latencyName+" "+q.name, "µs", p.name, v.Seconds()*micro)
+				r.add(latencyName+" "+q.name, "µs", peers[n].name, v.Seconds()*micro)
 			}
+		}
+	}
+	return nil
+}
+
+// measureScaling compares the CPU time that a unit costs with two loops to that
+// with one. Both may use both processors, which the load uses too: so it is
+// not the rates that are compared. Two processors of their own would do as
+// many times the work of one as two loops get done with twice the CPU time.
+func measureScaling(ctx context.Context, s settings, backend string, r *results, w io.Writer) error {
+	var running [2]*process
+	for i := range running {
+		p := elbowPeer(s.elbow, elbowEngines[0], i+1)
+		proc, err := p.start(ctx, backend, loadCPU, proxyCPU)
+		if err != nil {
+			return fmt.Errorf("%d loops: %w", i+1, err)
+		}
+		defer proc.stop()
+		running[i] = proc
+	}
+	fmt.Fprintf(w, "two loops and one: %d rounds\n", s.rounds)
+	for _, load := range workloads()[:4] {
+		for range s.rounds {
+			var cost [2]float64
+			for i, proc := range running {
+				units, took, err := loaded(s, load, proc)
+				if err != nil {
+					return fmt.Errorf("%d loops: %s: %w", i+1, load.name, err)
+				}
+				cost[i] = took.process.Seconds() / units
+			}
+			r.Scaling.add(load.name, 2*cost[0]/cost[1])
 		}
 	}
 	return nil

@@ -45,12 +45,7 @@ const streamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
 // and says which are not.
 func findPeers(elbow string) (found []peer, missing []string) {
 	for _, engine := range elbowEngines {
-		found = append(found, peer{
-			name: "elbow " + engine, binary: elbow, file: "elbow.yaml", config: elbowConfig,
-			args:    []string{"run", "--config", "CONFIG", "--engine", engine, "--shutdown-timeout", "0s"},
-			env:     []string{"GOMAXPROCS=1"}, // one loop, as the peers have one thread
-			version: []string{"version"},
-		})
+		found = append(found, elbowPeer(elbow, engine, 1)) // one loop, as the peers have one thread
 	}
 	for _, p := range []peer{
 		{name: "haproxy", file: "haproxy.cfg", config: haproxyConfig, args: []string{"-db", "-f", "CONFIG"}, version: []string{"-v"}},
@@ -70,6 +65,16 @@ func findPeers(elbow string) (found []peer, missing []string) {
 	return found, missing
 }
 
+// elbowPeer is elbow with one of its engines on as many processors.
+func elbowPeer(binary, engine string, processors int) peer {
+	return peer{
+		name: "elbow " + engine, binary: binary, file: "elbow.yaml", config: elbowConfig,
+		args:    []string{"run", "--config", "CONFIG", "--engine", engine, "--shutdown-timeout", "0s"},
+		env:     []string{fmt.Sprintf("GOMAXPROCS=%d", processors)},
+		version: []string{"version"},
+	}
+}
+
 // about returns the first line of what the peer says of its version.
 func (p *peer) about() string {
 	out, err := exec.Command(p.binary, p.version...).CombinedOutput()
@@ -87,8 +92,8 @@ type process struct {
 	dir  string
 }
 
-// start runs the peer on a free port in front of backend, on processor cpu.
-func (p *peer) start(ctx context.Context, backend string, cpu int) (*process, error) {
+// start runs the peer on a free port in front of backend, on some processors.
+func (p *peer) start(ctx context.Context, backend string, cpus ...int) (*process, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("looking for a free port: %w", err)
@@ -113,7 +118,7 @@ func (p *peer) start(ctx context.Context, backend string, cpu int) (*process, er
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.Stderr = os.Stderr
 	proc := &process{cmd: cmd, addr: addr, dir: dir}
-	if err := proc.begin(cpu); err != nil {
+	if err := proc.begin(cpus...); err != nil {
 		proc.stop()
 		return nil, fmt.Errorf("starting %s: %w", p.name, err)
 	}
@@ -133,10 +138,10 @@ func (p *peer) start(ctx context.Context, backend string, cpu int) (*process, er
 	}
 }
 
-// begin starts the command on one processor: a child inherits the processors
-// of the thread that starts it.
-func (p *process) begin(cpu int) error {
-	return onProcessor(cpu, p.cmd.Start)
+// begin starts the command on some processors: a child inherits those of the
+// thread that starts it.
+func (p *process) begin(cpus ...int) error {
+	return onProcessors(p.cmd.Start, cpus...)
 }
 
 // startBackend runs this program as a backend on processor cpu.

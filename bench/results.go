@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -32,6 +33,7 @@ type results struct {
 	Versions    map[string]string `json:"versions"`
 	LatencyRate float64           `json:"latency_requests_per_second,omitempty"`
 	Figures     []*figure         `json:"figures"`
+	Scaling     scaling           `json:"work_of_two_loops,omitempty"`
 
 	peers []string // in the order of the columns
 }
@@ -43,12 +45,19 @@ type figure struct {
 	Values map[string][]float64 `json:"values"` // by proxy, in the order of the rounds
 }
 
+// scaling is how much of each workload two loops do for what one does, on as
+// many processors, in the order of the rounds.
+type scaling map[string][]float64
+
+func (s scaling) add(workload string, times float64) { s[workload] = append(s[workload], times) }
+
 func newResults(peers []peer) *results {
 	r := &results{
 		Date:       time.Now().UTC().Format("2006-01-02"),
 		Kernel:     kernel(),
 		Processors: runtime.NumCPU(),
 		Versions:   make(map[string]string),
+		Scaling:    make(scaling),
 	}
 	for _, p := range peers {
 		r.peers = append(r.peers, p.name)
@@ -140,7 +149,7 @@ func (r *results) table(w io.Writer) {
 	for _, p := range r.peers {
 		fmt.Fprintf(w, "%s: %s\n", p, r.Versions[p])
 	}
-	fmt.Fprintln(w, "\nMedians; CPU time is that of the proxy where the line does not say otherwise.")
+	fmt.Fprintln(w, "\nMedians of the rounds; CPU time is that of the proxy where the line does not say otherwise. A ratio is the median of those of each round.")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "\t\t")
 	for _, p := range r.peers {
@@ -157,16 +166,30 @@ func (r *results) table(w io.Writer) {
 			fmt.Fprintf(t, "%.4g\t", m[p])
 		}
 		for _, p := range r.peersOf() {
-			fmt.Fprintf(t, "%s\t", ratio(m[r.peers[0]], m[p]))
+			fmt.Fprintf(t, "%s\t", f.ratio(r.peers[0], p))
 		}
 		fmt.Fprintln(t)
 	}
 	t.Flush()
+	if len(r.Scaling) > 0 {
+		fmt.Fprintln(w, "\nThe work of two loops, for the CPU time of two processors, in relation to that of one for one (best: 2):")
+		for _, name := range slices.Sorted(maps.Keys(r.Scaling)) {
+			fmt.Fprintf(w, "  %-26s %.2f\n", name, median(r.Scaling[name]))
+		}
+	}
 }
 
-func ratio(a, b float64) string {
-	if b == 0 {
+// ratio is the median of what one proxy needed in relation to another in the
+// same round, which lies close enough for both to meet the same machine.
+func (f *figure) ratio(of, to string) string {
+	var all []float64
+	for i, a := range f.Values[of] {
+		if b := f.Values[to]; i < len(b) && b[i] != 0 {
+			all = append(all, a/b[i])
+		}
+	}
+	if len(all) == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.2f", a/b)
+	return fmt.Sprintf("%.2f", median(all))
 }
