@@ -34,6 +34,8 @@ var (
 	elbowConfig string
 	//go:embed peers/haproxy.cfg
 	haproxyConfig string
+	//go:embed peers/haproxy-splice.cfg
+	haproxySpliceConfig string
 	//go:embed peers/nginx.conf
 	nginxConfig string
 )
@@ -48,11 +50,12 @@ func findPeers(elbow string) (found []peer, missing []string) {
 		found = append(found, elbowPeer(elbow, engine, 1)) // one loop, as the peers have one thread
 	}
 	for _, p := range []peer{
-		{name: "haproxy", file: "haproxy.cfg", config: haproxyConfig, args: []string{"-db", "-f", "CONFIG"}, version: []string{"-v"}},
-		{name: "nginx", file: "nginx.conf", config: nginxConfig, args: []string{"-c", "CONFIG"}, version: []string{"-v"}},
+		{name: "haproxy", binary: "haproxy", file: "haproxy.cfg", config: haproxyConfig, args: []string{"-db", "-f", "CONFIG"}, version: []string{"-v"}},
+		{name: "haproxy splice", binary: "haproxy", file: "haproxy.cfg", config: haproxySpliceConfig, args: []string{"-db", "-f", "CONFIG"}, version: []string{"-v"}},
+		{name: "nginx", binary: "nginx", file: "nginx.conf", config: nginxConfig, args: []string{"-c", "CONFIG"}, version: []string{"-v"}},
 	} {
-		path, err := exec.LookPath(p.name)
-		if err == nil && p.name == "nginx" {
+		path, err := exec.LookPath(p.binary)
+		if err == nil && p.binary == "nginx" {
 			_, err = os.Stat(streamModule)
 		}
 		if err != nil {

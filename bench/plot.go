@@ -16,7 +16,7 @@ const (
 	groupSpace = 14
 )
 
-var plotColours = []string{"#0b7a53", "#7bbf9e", "#3b6ea8", "#c08a2b"}
+var plotColours = []string{"#0b7a53", "#7bbf9e", "#3b6ea8", "#8fb3d9", "#c08a2b"}
 
 // plot draws the CPU time of each workload as bars, each workload in relation
 // to its slowest proxy, with the round-by-round spread as a line.
@@ -32,7 +32,7 @@ func (r *results) plot() string {
 	var legend strings.Builder
 	for i, p := range r.peers {
 		fmt.Fprintf(&legend, `<rect x="%d" y="12" width="10" height="10" fill="%s"/><text x="%d" y="21">%s</text>`,
-			20+i*140, plotColours[i%len(plotColours)], 35+i*140, html.EscapeString(p))
+			20+i*120, plotColours[i%len(plotColours)], 35+i*120, html.EscapeString(p))
 	}
 	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 780 %d" font-family="ui-sans-serif, system-ui, sans-serif" font-size="11">
 <style>text { fill: #1f2328 } @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } }</style>
