@@ -10,11 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-func listenTCP(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+func listenTCP(ctx context.Context, at netip.AddrPort) (*net.TCPListener, error) {
 	network := "tcp4"
 	if at.Addr().Is6() {
 		network = "tcp6" // [::] takes nothing away from a listener on 0.0.0.0
@@ -27,7 +28,7 @@ func listenTCP(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
 	case err != nil:
 		return nil, fmt.Errorf("admin.listen: %w", err)
 	}
-	return l, nil
+	return l.(*net.TCPListener), nil
 }
 
 // maxSocketPath is what sun_path of a unix socket holds, without its final zero.
@@ -39,7 +40,7 @@ const maxSocketPath = 107
 // The socket is bound in a folder that only its owner can enter and moved to
 // its place once its mode is right, so that at no moment anybody else could
 // connect, whatever the umask.
-func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+func listenSocket(ctx context.Context, path string) (*socket, error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("admin.socket: making its folder: %w", err)
@@ -105,9 +106,13 @@ type socket struct {
 	*net.UnixListener
 	path string
 	own  fs.FileInfo
+	left atomic.Bool // another process has it too: the file stays
 }
 
 func (s *socket) Close() error {
+	if s.left.Load() {
+		return s.UnixListener.Close()
+	}
 	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.own) {
 		_ = os.Remove(s.path) // a stale file is replaced by the next daemon
 	}

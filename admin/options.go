@@ -29,6 +29,11 @@ type Options struct {
 	Operator  Operator
 	Minions   Minions // of the demo; nil: there is no demo
 
+	// Inherited returns the sockets that the process before this one has
+	// opened for an address, as [Server.Sockets] named them there, once. They
+	// belong to the caller. nil: there was none.
+	Inherited func(network, address string) []int
+
 	Log *slog.Logger // nil: none
 }
 

@@ -37,7 +37,9 @@ type Server struct {
 	load    load
 	streams chan struct{} // holds one value for each stream of events
 
-	listening chan struct{} // closed once both are open
+	listening chan struct{}    // closed once both are open
+	tcp       *net.TCPListener // nil: there is none; valid once listening is closed, and so is control
+	control   *socket
 	addr      atomic.Pointer[netip.AddrPort]
 }
 
@@ -73,21 +75,20 @@ func (s *Server) Addr() netip.AddrPort {
 // at once, requests under way get two seconds, and Run returns nil. A port or a
 // socket that cannot be had is an error. Run must be called once.
 func (s *Server) Run(ctx context.Context) error {
-	var tcp, control net.Listener
 	var err error
 	if s.opts.Listen.IsValid() {
-		if tcp, err = listenTCP(ctx, s.opts.Listen); err != nil {
+		if s.tcp, err = s.listenTCP(ctx, s.opts.Listen); err != nil {
 			return err
 		}
-		addr := tcp.Addr().(*net.TCPAddr).AddrPort()
+		addr := s.tcp.Addr().(*net.TCPAddr).AddrPort()
 		addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 		s.addr.Store(&addr)
 		s.log.Info("status page open", "url", "http://"+addr.String()+"/")
 	}
 	if s.opts.Socket != "" {
-		if control, err = listenSocket(ctx, s.opts.Socket); err != nil {
-			if tcp != nil {
-				err = errors.Join(err, tcp.Close())
+		if s.control, err = s.listenSocket(ctx, s.opts.Socket); err != nil {
+			if s.tcp != nil {
+				err = errors.Join(err, s.tcp.Close())
 			}
 			return err
 		}
@@ -97,11 +98,11 @@ func (s *Server) Run(ctx context.Context) error {
 
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return s.watch(ctx) })
-	if tcp != nil {
-		all.Go(func() error { return s.serve(ctx, tcp, s.handler(false)) })
+	if s.tcp != nil {
+		all.Go(func() error { return s.serve(ctx, s.tcp, s.handler(false)) })
 	}
-	if control != nil {
-		all.Go(func() error { return s.serve(ctx, control, s.handler(true)) })
+	if s.control != nil {
+		all.Go(func() error { return s.serve(ctx, s.control, s.handler(true)) })
 	}
 	return all.Wait()
 }

@@ -30,6 +30,7 @@ type Catalog struct {
 	updated chan struct{} // capacity 1: a source has delivered
 
 	status atomic.Pointer[[]SourceStatus]
+	good   atomic.Pointer[map[string]*goodSet] // of the sources, by key; nil: none has delivered
 }
 
 // New returns a Catalog that does nothing until Run. Metrics that cannot be
@@ -62,6 +63,18 @@ func (c *Catalog) Sources() []SourceStatus {
 		return *s
 	}
 	return nil
+}
+
+// SaveTo saves the good sets as they are, to nothing but to, for a process
+// that takes over now.
+func (c *Catalog) SaveTo(to Saver) error {
+	saved := make(map[string]savedSet)
+	if sets := c.good.Load(); sets != nil {
+		for key, s := range *sets {
+			saved[key] = save(s)
+		}
+	}
+	return to.Save(storeName, saved)
 }
 
 // Run runs the sources and delivers until ctx is cancelled. All sources have

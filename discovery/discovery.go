@@ -76,6 +76,11 @@ type Store interface {
 	Save(name string, v any) error
 }
 
+// A Saver takes what is given to a process that takes over.
+type Saver interface {
+	Save(name string, v any) error
+}
+
 // Options are what a [Catalog] works with. Only Deliver is required.
 type Options struct {
 	// Deliver is called with each Set that differs from the one before, by

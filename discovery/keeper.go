@@ -75,16 +75,21 @@ func (k *keeper) load() map[string]*goodSet {
 	return sets
 }
 
-// keep takes over the good sets of sources. It does not block.
-func (k *keeper) keep(sources map[string]*source) {
-	if k.store == nil {
-		return
-	}
+// goodSets are the last good sets of sources.
+func goodSets(sources map[string]*source) map[string]*goodSet {
 	sets := make(map[string]*goodSet, len(sources))
 	for key, s := range sources {
 		if s.good != nil {
 			sets[key] = s.good
 		}
+	}
+	return sets
+}
+
+// keep takes sets over. It does not block.
+func (k *keeper) keep(sets map[string]*goodSet) {
+	if k.store == nil {
+		return
 	}
 	k.newest.Store(&sets)
 	poke(k.changed)

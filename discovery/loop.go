@@ -122,9 +122,11 @@ func (l *loop) settle(now time.Time) time.Duration {
 		l.Deliver(set)
 	}
 	l.report()
+	sets := goodSets(l.sources)
+	l.good.Store(&sets)
 	if l.changed {
 		l.changed = false
-		l.keeper.keep(l.sources)
+		l.keeper.keep(sets)
 	}
 	return wait
 }

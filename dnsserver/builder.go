@@ -152,10 +152,13 @@ func (z *zone) content() string {
 }
 
 // end keeps the serials of what was served last.
-func (b *builder) end() {
+func (b *builder) end() { b.serials.end(b.contents()) }
+
+// contents are the hashes of the zones that are served.
+func (b *builder) contents() map[string]string {
 	contents := make(map[string]string)
 	for _, z := range b.snapshot.Load().sorted {
 		contents[z.conf.Name] = z.content()
 	}
-	b.serials.end(contents)
+	return contents
 }

@@ -17,6 +17,7 @@ type handedOut struct {
 	mu         sync.Mutex
 	generation uint64 // of the Table that is answered from
 	retired    map[netip.Addr][]retired
+	before     map[netip.Addr]time.Time // when what the process before this one has answered runs out
 }
 
 // A retired is an answer that was replaced.
@@ -87,6 +88,9 @@ func (s *Server) Expires(addr netip.Addr, generation uint64) (until time.Time, o
 		if u := r.until(); r.last < generation && u.After(until) {
 			until = u
 		}
+	}
+	if u := h.before[addr.Unmap().WithZone("")]; u.After(until) && u.After(time.Now()) {
+		until = u
 	}
 	return until, true
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,6 +30,10 @@ const (
 	// udpBuffer is what the system is asked to hold for a socket, in octets. It
 	// gives what it allows.
 	udpBuffer = 1 << 20
+
+	// udpLastWrite bounds how long the last answers of a socket that is closed
+	// wait for the network.
+	udpLastWrite = time.Second
 )
 
 // A listener is one address of the Table, open for UDP and TCP.
@@ -38,6 +43,7 @@ type listener struct {
 	tcp   *net.TCPListener
 	udp   []*net.UDPConn
 
+	reading sync.WaitGroup // the goroutines that read from udp
 	closing atomic.Bool
 	closed  chan struct{}
 }
@@ -98,7 +104,7 @@ func (s *sockets) try(ctx context.Context, addr netip.AddrPort) time.Time {
 	if before != nil && time.Now().Before(before.next) {
 		return before.next
 	}
-	l, err := listen(ctx, addr)
+	l, err := s.server.listen(ctx, addr)
 	if err == nil {
 		s.open[addr] = l
 		delete(s.failed, addr)
@@ -122,7 +128,7 @@ func (s *sockets) try(ctx context.Context, addr netip.AddrPort) time.Time {
 func (s *sockets) publish() {
 	states := make(map[netip.AddrPort]listenerState)
 	for addr, l := range s.open {
-		states[addr] = listenerState{bound: l.bound}
+		states[addr] = listenerState{bound: l.bound, listener: l}
 	}
 	for addr, a := range s.failed {
 		states[addr] = listenerState{err: a.err}
@@ -133,7 +139,9 @@ func (s *sockets) publish() {
 }
 
 // listen opens an address for TCP and UDP.
-func listen(ctx context.Context, addr netip.AddrPort) (*listener, error) {
+func (s *Server) listen(ctx context.Context, addr netip.AddrPort) (*listener, error) {
+	from := adopt(s.inherited, addr)
+	defer from.close()
 	tries := 1
 	if addr.Port() == 0 {
 		tries = portTries
@@ -141,7 +149,7 @@ func listen(ctx context.Context, addr netip.AddrPort) (*listener, error) {
 	var err error
 	for range tries {
 		var l *listener
-		if l, err = listenOnce(ctx, addr); err == nil {
+		if l, err = listenOnce(ctx, addr, from); err == nil {
 			return l, nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
@@ -152,21 +160,24 @@ func listen(ctx context.Context, addr netip.AddrPort) (*listener, error) {
 }
 
 // listenOnce opens TCP first: UDP sockets share their port even with another
-// process, TCP shows that somebody is there.
-func listenOnce(ctx context.Context, addr netip.AddrPort) (*listener, error) {
+// process, TCP shows that somebody is there. It takes what there is in from.
+func listenOnce(ctx context.Context, addr netip.AddrPort, from *adopted) (*listener, error) {
 	// An IPv6 address stands for IPv6 alone, so that 0.0.0.0 and [::] go together.
 	family := "6"
 	if addr.Addr().Is4() || addr.Addr().Is4In6() {
 		family = "4"
 	}
 	l := &listener{addr: addr, closed: make(chan struct{})}
-	tcp, err := (&net.ListenConfig{}).Listen(ctx, "tcp"+family, addr.String())
-	if err != nil {
-		return nil, fmt.Errorf("listening: %w", err)
+	if l.tcp = from.takeTCP(); l.tcp == nil {
+		tcp, err := (&net.ListenConfig{}).Listen(ctx, "tcp"+family, addr.String())
+		if err != nil {
+			return nil, fmt.Errorf("listening: %w", err)
+		}
+		l.tcp = tcp.(*net.TCPListener)
 	}
-	l.tcp = tcp.(*net.TCPListener)
-	l.bound = netip.AddrPortFrom(addr.Addr(), uint16(tcp.Addr().(*net.TCPAddr).Port))
-	for range udpSockets() {
+	l.bound = netip.AddrPortFrom(addr.Addr(), uint16(l.tcp.Addr().(*net.TCPAddr).Port))
+	l.udp = from.takeUDP()
+	for len(l.udp) < udpSockets() {
 		config := net.ListenConfig{Control: controlUDP(addr.Addr())}
 		udp, err := config.ListenPacket(ctx, "udp"+family, l.bound.String())
 		if err != nil {
@@ -200,15 +211,26 @@ func (l *listener) shut() {
 // serve starts the goroutines that read from l.
 func (s *Server) serve(l *listener) {
 	for shard, c := range l.udp {
-		s.serving.Go(func() { s.serveUDP(l, c, shard) })
+		l.reading.Add(1)
+		s.serving.Go(func() {
+			defer l.reading.Done()
+			s.serveUDP(l, c, shard)
+		})
 	}
 	s.serving.Go(func() { s.acceptTCP(l) })
 }
 
-// close closes l. Its connections end after the answer they are at.
+// close closes l. Whatever was read from it is answered first, as another
+// process may have its sockets, and nobody notices this. Its connections end
+// after the answer they are at.
 func (s *Server) close(l *listener) {
 	l.closing.Store(true)
 	close(l.closed)
+	for _, c := range l.udp {
+		_ = c.SetReadDeadline(time.Unix(1, 0)) // fails, as reading does, on a closed socket
+		_ = c.SetWriteDeadline(time.Now().Add(udpLastWrite))
+	}
+	l.reading.Wait()
 	l.shut()
 	s.connections.expire(l)
 }

@@ -128,11 +128,7 @@ func (s *serials) reserve(ctx context.Context, wait bool) {
 // end keeps the exact serials, each with the hash of its zone's content, and
 // ends the writing.
 func (s *serials) end(contents map[string]string) {
-	for zone, serial := range s.current {
-		if content := contents[zone]; content != "" {
-			s.saved[zone] = savedSerial{Serial: serial, Content: content}
-		}
-	}
+	s.saved = s.exact(contents)
 	if s.requests == nil {
 		return
 	}
@@ -143,6 +139,18 @@ func (s *serials) end(contents map[string]string) {
 	case <-time.After(storePatience): // a disk that hangs stops no restart
 		s.log.Error("saving zone serials takes too long: after the restart they skip some")
 	}
+}
+
+// exact returns what is saved at an end: the serials that are in use, each
+// with the hash of its zone's content.
+func (s *serials) exact(contents map[string]string) map[string]savedSerial {
+	saved := maps.Clone(s.saved)
+	for zone, serial := range s.current {
+		if content := contents[zone]; content != "" {
+			saved[zone] = savedSerial{Serial: serial, Content: content}
+		}
+	}
+	return saved
 }
 
 func (s *serials) save(ctx context.Context, wait bool) {

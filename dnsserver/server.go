@@ -22,14 +22,22 @@ type Options struct {
 	Store      Store                 // keeps the serials of zones; nil: they begin with the date each time
 	Log        *slog.Logger          // nil: nothing is logged
 	Registerer prometheus.Registerer // nil: there are no metrics
+
+	// Inherited returns the sockets that the process before this one has
+	// opened for an address, as [Server.Sockets] named them there, once. They
+	// belong to the caller. nil: there was none.
+	Inherited func(network, address string) []int
 }
 
 // A Server is the DNS server. Its methods may be called by several goroutines
 // at any time.
 type Server struct {
-	table *pool.Publisher
-	store Store
-	log   *slog.Logger
+	table     *pool.Publisher
+	store     Store
+	log       *slog.Logger
+	inherited func(network, address string) []int
+	requests  chan func(*builder) // to the goroutine of Run
+	ended     chan struct{}       // Run has returned
 
 	snapshot  atomic.Pointer[snapshot] // never nil
 	handedOut handedOut
@@ -47,13 +55,25 @@ type Server struct {
 
 // A listenerState is how an address of the Table is served.
 type listenerState struct {
-	bound netip.AddrPort
-	err   error // nil: it is open
+	bound    netip.AddrPort
+	listener *listener // nil: it is not open
+	err      error     // nil: it is open
 }
 
 // New makes a Server. It answers nothing before Run.
 func New(o Options) *Server {
-	s := &Server{table: o.Table, store: o.Store, log: o.Log, limiter: newLimiter()}
+	s := &Server{
+		table:     o.Table,
+		store:     o.Store,
+		log:       o.Log,
+		inherited: o.Inherited,
+		requests:  make(chan func(*builder)),
+		ended:     make(chan struct{}),
+		limiter:   newLimiter(),
+	}
+	if s.inherited == nil {
+		s.inherited = func(string, string) []int { return nil }
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -71,8 +91,10 @@ func New(o Options) *Server {
 // is tried again, see [Server.Serving]. Run returns nil, after every goroutine
 // has ended, and must not be called twice.
 func (s *Server) Run(ctx context.Context) error {
+	defer close(s.ended)
 	changed, stop := s.table.Watch()
 	defer stop()
+	s.handedOut.restore(s.store, s.log)
 	b := &builder{Server: s, serials: newSerials(s.store, s.log)}
 	sockets := &sockets{server: s}
 	for {
@@ -87,6 +109,9 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-changed:
 			continue
 		case <-retry:
+			continue
+		case do := <-s.requests:
+			do(b)
 			continue
 		case <-ctx.Done():
 		}

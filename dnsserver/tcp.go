@@ -44,6 +44,8 @@ type connection struct {
 	prefix   uint64
 	client   netip.Addr
 
+	fresh atomic.Bool // no message was answered yet
+
 	// idleSince is when the last message was done with, Unix nanoseconds; 0:
 	// one is being read or answered.
 	idleSince atomic.Int64
@@ -110,14 +112,20 @@ func (c *connections) drop(conn *connection) {
 	}
 }
 
-// expire ends the waiting of the connections of a listener that is closing.
+// expire ends the waiting of the connections of a listener that is closing. One
+// that has said nothing yet gets a little time: its first message is on its way.
 func (c *connections) expire(l *listener) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for conn := range c.open {
-		if conn.listener == l {
-			_ = conn.SetReadDeadline(time.Unix(1, 0)) // else it is closed already
+		if conn.listener != l {
+			continue
 		}
+		deadline := time.Unix(1, 0)
+		if conn.fresh.Load() {
+			deadline = time.Now().Add(tcpMessage)
+		}
+		_ = conn.SetReadDeadline(deadline) // else it is closed already
 	}
 }
 
@@ -145,6 +153,7 @@ func (s *Server) acceptTCP(l *listener) {
 		delay = acceptRetryFirst
 		client := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 		c := &connection{TCPConn: tcp, listener: l, client: client, prefix: prefixOf(client)}
+		c.fresh.Store(true)
 		c.idleSince.Store(time.Now().UnixNano())
 		if !s.connections.admit(c) {
 			s.counts.drop(shard, dropConnections)
@@ -200,6 +209,7 @@ func (s *Server) serveTCP(c *connection, shard int) {
 		if _, err := c.Write(out); err != nil {
 			return
 		}
+		c.fresh.Store(false)
 		if out = out[:0]; cap(out) > 2*tcpCoalesce {
 			out = nil // a rare large answer is not kept for the life of the connection
 		}
@@ -231,11 +241,17 @@ func (c *connection) waitMessage(in *bufio.Reader) bool {
 	return another(in) || c.setReadDeadline(tcpMessage)
 }
 
-// setReadDeadline reports false where the listener is closing: the deadline
-// that expire has set must stay.
+// setReadDeadline reports false where the listener is closing and nothing more
+// is to be read. See expire.
 func (c *connection) setReadDeadline(d time.Duration) bool {
 	err := c.SetReadDeadline(time.Now().Add(d))
-	return err == nil && !c.listener.closing.Load()
+	if err == nil && c.listener.closing.Load() {
+		if !c.fresh.Load() {
+			return false
+		}
+		err = c.SetReadDeadline(time.Now().Add(min(d, tcpMessage)))
+	}
+	return err == nil
 }
 
 // refuseLong answers FORMERR to a message that is longer than any query, and

@@ -18,7 +18,7 @@ func (s *Server) serveUDP(l *listener, c *net.UDPConn, shard int) {
 	for {
 		n, controls, _, client, err := c.ReadMsgUDPAddrPort(packet, control)
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
+			if l.closing.Load() || errors.Is(err, net.ErrClosed) {
 				return
 			}
 			if !failing {

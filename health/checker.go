@@ -20,6 +20,11 @@ type Store interface {
 	Save(name string, v any) error
 }
 
+// A Saver takes what is given to a process that takes over.
+type Saver interface {
+	Save(name string, v any) error
+}
+
 // Answered tells how long DNS answers that were handed out may be cached.
 type Answered interface {
 	// Expires returns when the last answer that named addr and was given

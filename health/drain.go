@@ -53,6 +53,9 @@ func (l *loop) startDrain(m *member, since, now time.Time) {
 		}
 		if was.Drain != pool.LeavingDNS.String() {
 			m.drain.stage, m.drain.finishing = pool.Finishing, now
+			if was.Handed && !was.Finishing.IsZero() && was.Finishing.Before(now) {
+				m.drain.finishing = was.Finishing
+			}
 		}
 		if !was.DrainSince.IsZero() {
 			m.drain.since = was.DrainSince

@@ -35,6 +35,7 @@ type loop struct {
 	awaiting   int       // targets without a result
 	startBy    time.Time // when the first table is published at the latest
 	started    bool      // the first table is published
+	gone       bool      // another process goes on, see HandOver
 	generation uint64    // of the newest table
 	changed    bool      // the set has changed since
 
@@ -100,7 +101,9 @@ func (l *loop) run(ctx context.Context) {
 		case r := <-l.results:
 			l.result(r)
 		case do := <-l.requests:
-			do(l)
+			if do(l); l.gone {
+				return
+			}
 		}
 		// Whatever is there already goes into the same table.
 		for range len(l.results) {
@@ -243,6 +246,7 @@ func (l *loop) newTarget(m *member, key targetKey, now time.Time) *target {
 		waits:     make(chan time.Duration, 1),
 		since:     now,
 		reason:    "not probed yet",
+		begin:     rand.N(firstJitter),
 	}
 	if old := m.target; old != nil {
 		t.seen, t.verdict, t.since, t.reason, t.cause, t.rampFrom = old.seen, old.verdict, old.since, old.reason, old.cause, old.rampFrom
@@ -250,6 +254,10 @@ func (l *loop) newTarget(m *member, key targetKey, now time.Time) *target {
 	} else if was, ok := l.restored[m.backendKey]; ok && was.State != pool.Unknown.String() {
 		t.verdict, t.since = was.verdict(), was.Since
 		t.cause, t.reason = was.Reason, "not probed since the restart; before it: "+was.Reason
+		if was.Handed {
+			t.seen, t.handed, t.reason, t.rampFrom = true, true, was.Text, was.RampFrom
+			t.begin = rand.N(max(1, t.verdict.wait(t.rule))) // the last probe was not long ago
+		}
 	}
 	if !t.seen {
 		l.awaiting++

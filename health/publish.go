@@ -134,6 +134,8 @@ func (l *loop) announce(m *member, b *pool.Backend, generation uint64) {
 	from, stage := pool.Unknown, pool.NotDraining
 	if m.shown != nil {
 		from, stage = m.shown.State, m.shown.Drain
+	} else if m.target.handed {
+		from, stage = b.State, b.Drain
 	} else if m.target.verdict.provisional {
 		from = b.State // known before the restart, and not found out anew
 	}

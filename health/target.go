@@ -34,12 +34,14 @@ type target struct {
 	cancel context.CancelFunc
 	nudges chan time.Duration // capacity 1: probe after so long, whatever was planned
 	waits  chan time.Duration // capacity 1: the answer to each result
+	begin  time.Duration      // until the first probe
 
 	// The rest belongs to the event loop.
 
 	members []*member // never empty
 	stopped bool
 	seen    bool // a probe had a result
+	handed  bool // seen in the process before, see Checker.HandOver
 
 	verdict  verdict
 	since    time.Time // when verdict.state was entered
@@ -65,7 +67,7 @@ type result struct {
 
 // run probes until ctx ends. It sends each result and is told how long to wait.
 func (t *target) run(ctx context.Context, slots chan struct{}, results chan<- result) {
-	timer := time.NewTimer(rand.N(firstJitter))
+	timer := time.NewTimer(t.begin)
 	defer timer.Stop()
 	for {
 		select {

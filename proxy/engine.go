@@ -19,12 +19,11 @@ import (
 // Nothing of the client's stream is consumed before the step is relay, but
 // the PROXY header that received asks to consume.
 type engine interface {
-	// listen opens l.addr and accepts on it. It returns the address that
-	// was bound and a function that closes the socket; when that has
-	// returned, nothing more is accepted there. l may be opened again after
-	// that. Before each accept the engine asks core.acceptDelay, and after
-	// one that failed core.acceptFailed.
-	listen(l *listener) (bound netip.AddrPort, close func(), err error)
+	// listen opens l.addr and accepts on it. Where there are inherited
+	// sockets, which it takes over whatever happens, it accepts on each of
+	// those. l may be opened again after it was closed. Before each accept the
+	// engine asks core.acceptDelay, and after one that failed core.acceptFailed.
+	listen(l *listener, inherited []int) (opened, error)
 
 	// sweep asks cut of every session, soon, and resets those that must
 	// end. It may be called from any goroutine and does not block.
@@ -33,6 +32,18 @@ type engine interface {
 	// close ends the engine. Every listener is closed and every session has
 	// ended before it is called. It returns when no goroutine is left.
 	close()
+}
+
+// An opened is an open listener of an engine.
+type opened struct {
+	bound netip.AddrPort
+
+	// close closes the sockets. When it has returned, nothing more is
+	// accepted. Another process that has them too goes on.
+	close func()
+
+	// sockets calls visit with each socket, valid during the call.
+	sockets func(visit func(fd int))
 }
 
 // A waker is how the core reaches a session that the engine has parked.

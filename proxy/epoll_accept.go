@@ -48,9 +48,12 @@ func (l *loop) unwatch(a *acceptor) {
 }
 
 // remove closes the socket of a. Whoever was connected to it by the kernel and
-// has not been accepted is reset.
+// has not been accepted is reset, unless another process has the socket too.
+// In that case closing alone would leave it in the epoll, whose events never
+// end then: an epoll holds the open file, not the descriptor.
 func (l *loop) remove(a *acceptor) {
 	l.acceptors[a.index] = nil
+	l.unwatch(a)
 	sysClose(a.fd)
 }
 

@@ -48,29 +48,46 @@ func newEpollEngine(c *core, loops int) (engine, error) {
 }
 
 // listen opens a socket for each loop, over which the kernel spreads the
-// connections (SO_REUSEPORT).
-func (e *epollEngine) listen(l *listener) (netip.AddrPort, func(), error) {
-	var acceptors []*acceptor
+// connections (SO_REUSEPORT). Of inherited sockets none may be left out: the
+// kernel goes on giving each its share. So where there are more than loops, a
+// loop has several.
+func (e *epollEngine) listen(l *listener, inherited []int) (opened, error) {
+	var acceptors []*acceptor // the i-th belongs to the loop i, modulo their number
 	stop := func() {
 		for i, a := range acceptors {
-			e.loops[i].do(func() { e.loops[i].remove(a) })
+			loop := e.loops[i%len(e.loops)]
+			loop.do(func() { loop.remove(a) })
 		}
 	}
 	bound := l.address
-	for i, loop := range e.loops {
-		a := &acceptor{listener: l}
+	joinable := len(e.loops) > 1
+	for i := range max(len(e.loops), len(inherited)) {
+		a, loop := &acceptor{listener: l}, e.loops[i%len(e.loops)]
 		var err error
-		if a.fd, bound, err = openListener(bound, i > 0, len(e.loops) > 1); err == nil {
+		if i < len(inherited) {
+			a.fd = inherited[i]
+			bound, err = adoptListener(a.fd, joinable)
+		} else {
+			a.fd, bound, err = openListener(bound, i > 0, joinable)
+		}
+		if err == nil {
 			a.bound = bound
 			acceptors = append(acceptors, a)
 			loop.do(func() { err = loop.add(a) })
 		}
 		if err != nil {
 			stop()
-			return netip.AddrPort{}, nil, err
+			for _, fd := range inherited[min(len(acceptors), len(inherited)):] {
+				sysClose(fd)
+			}
+			return opened{}, err
 		}
 	}
-	return bound, stop, nil
+	return opened{bound, stop, func(visit func(int)) {
+		for _, a := range acceptors {
+			visit(a.fd)
+		}
+	}}, nil
 }
 
 func (e *epollEngine) sweep() {
@@ -114,8 +131,7 @@ func openListener(address netip.AddrPort, joins, joinable bool) (fd int, bound n
 	if address.Addr().Is6() {
 		set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	}
-	set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	setKeepAlive(set)
+	setInheritable(set)
 	if err != nil {
 		return fd, bound, err
 	}
@@ -139,8 +155,33 @@ func openListener(address netip.AddrPort, joins, joinable bool) (fd int, bound n
 	return fd, fromSockaddr(&name), err
 }
 
+// adoptListener makes a socket that listens already what openListener would
+// have made it, as far as that can be changed, and returns where it is bound.
+func adoptListener(fd int, joinable bool) (bound netip.AddrPort, err error) {
+	set := func(level, option, value int) {
+		if err == nil {
+			err = os.NewSyscallError("setsockopt", sysSetInt(fd, level, option, value))
+		}
+	}
+	setInheritable(set)
+	if joinable { // the process before may have had one loop
+		set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}
+	var name unix.RawSockaddrAny
+	if err == nil {
+		err = os.NewSyscallError("getsockname", sysGetsockname(fd, &name))
+	}
+	return fromSockaddr(&name), err
+}
+
 // backlog is what is asked for; the kernel lowers it to net.core.somaxconn.
 const backlog = 1<<16 - 1
+
+// setInheritable sets what the accepted sockets inherit.
+func setInheritable(set func(level, option, value int)) {
+	set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	setKeepAlive(set)
+}
 
 func setKeepAlive(set func(level, option, value int)) {
 	set(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle.Seconds()))

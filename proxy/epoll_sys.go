@@ -114,7 +114,10 @@ func sysShutdown(fd int) {
 	_, _, _ = syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0) // fails where that side is gone, which its event tells
 }
 
-// sysClose closes fd, which takes it out of its epoll too.
+// sysClose closes fd, which takes it out of its epoll too unless another
+// process has it. With the sockets of connections that is so for as long as a
+// child that was forked has not executed its program yet (they close on exec):
+// their events name a pair that is gone by then, and are edge-triggered.
 func sysClose(fd int) {
 	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) // the descriptor is free whatever it says
 }

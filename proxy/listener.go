@@ -29,9 +29,8 @@ type listener struct {
 	// Guarded by Server.mu.
 	service string        // that it belongs to
 	drain   time.Duration // the drain timeout of that service
-	bound   netip.AddrPort
-	close   func() // nil: it is not open
-	err     error  // why it is not open
+	opened                // close is nil: it is not open
+	err     error         // why it is not open
 	retry   time.Duration
 	retryAt time.Time
 }
@@ -100,7 +99,7 @@ func (s *Server) open(e engine, l *listener, now time.Time) {
 	if now.Before(l.retryAt) {
 		return
 	}
-	bound, stop, err := e.listen(l)
+	o, err := e.listen(l, s.inherited("tcp", l.text))
 	if err != nil {
 		if l.err == nil || l.err.Error() != err.Error() {
 			s.core.log.Error("listener cannot be opened; trying again", "listener", l.text, "service", l.service, "err", err)
@@ -110,8 +109,8 @@ func (s *Server) open(e engine, l *listener, now time.Time) {
 		l.retryAt = now.Add(l.retry)
 		return
 	}
-	l.bound, l.close, l.err, l.retry, l.retryAt = bound, stop, nil, 0, time.Time{}
-	s.core.log.Info("listener open", "listener", bound.String(), "service", l.service)
+	l.opened, l.err, l.retry, l.retryAt = o, nil, 0, time.Time{}
+	s.core.log.Info("listener open", "listener", o.bound.String(), "service", l.service)
 }
 
 // closeListeners closes all, for the end.

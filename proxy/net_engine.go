@@ -54,25 +54,47 @@ func network(a netip.Addr) string {
 	return "tcp6"
 }
 
-func (e *netEngine) listen(l *listener) (netip.AddrPort, func(), error) {
-	config := net.ListenConfig{KeepAliveConfig: keepAlive}
-	// Multipath TCP costs options and its sockets lack some of TCP's.
-	config.SetMultipathTCP(false)
-	opened, err := config.Listen(context.Background(), network(l.address.Addr()), l.address.String())
-	if err != nil {
-		return netip.AddrPort{}, nil, err
+func (e *netEngine) listen(l *listener, inherited []int) (opened, error) {
+	var sockets []*net.TCPListener
+	if len(inherited) > 0 {
+		var err error
+		if sockets, err = adoptListeners(inherited); err != nil {
+			return opened{}, err
+		}
+	} else {
+		config := net.ListenConfig{KeepAliveConfig: keepAlive}
+		// Multipath TCP costs options and its sockets lack some of TCP's.
+		config.SetMultipathTCP(false)
+		socket, err := config.Listen(context.Background(), network(l.address.Addr()), l.address.String())
+		if err != nil {
+			return opened{}, err
+		}
+		sockets = append(sockets, socket.(*net.TCPListener))
 	}
-	socket := opened.(*net.TCPListener)
-	bound := socket.Addr().(*net.TCPAddr).AddrPort()
-	stop, done := make(chan struct{}), make(chan struct{})
-	e.wg.Go(func() {
-		defer close(done)
-		e.accept(l, socket, stop)
-	})
-	return netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port()), func() {
-		close(stop)
-		_ = socket.Close() // it is gone either way
-		<-done
+	bound := sockets[0].Addr().(*net.TCPAddr).AddrPort()
+	stop := make(chan struct{})
+	var accepting sync.WaitGroup
+	for _, socket := range sockets {
+		accepting.Add(1)
+		e.wg.Go(func() {
+			defer accepting.Done()
+			e.accept(l, socket, stop)
+		})
+	}
+	return opened{
+		bound: netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port()),
+		close: func() {
+			close(stop)
+			for _, socket := range sockets {
+				_ = socket.Close() // it is gone either way
+			}
+			accepting.Wait()
+		},
+		sockets: func(visit func(int)) {
+			for _, socket := range sockets {
+				visitSocket(socket, visit)
+			}
+		},
 	}, nil
 }
 

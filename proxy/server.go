@@ -29,6 +29,11 @@ type Options struct {
 	// loop that waits holds on to its processor of the scheduler, so it does
 	// best where GOMAXPROCS is one more than there are loops.
 	Loops int
+
+	// Inherited returns the sockets that the process before this one has
+	// opened for an address, as [Server.Sockets] named them there, once. They
+	// belong to the caller. nil: there was none.
+	Inherited func(network, address string) []int
 }
 
 // An Engine is a way to move bytes. What is seen of the proxy from outside is
@@ -61,6 +66,8 @@ type Server struct {
 	core      *core
 	newEngine func(*core) (engine, error)
 	patience  time.Duration
+	inherited func(network, address string) []int
+	leaving   chan time.Duration // capacity 1, see Leave
 
 	mu        sync.Mutex
 	listeners map[netip.AddrPort]*listener // guarded by mu; by the configured address
@@ -84,10 +91,15 @@ func newServer(o Options, newEngine func(*core) (engine, error)) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Inherited == nil {
+		o.Inherited = func(string, string) []int { return nil }
+	}
 	s := &Server{
 		core:      newCore(o),
 		newEngine: newEngine,
 		patience:  o.ShutdownTimeout,
+		inherited: o.Inherited,
+		leaving:   make(chan time.Duration, 1),
 		listeners: make(map[netip.AddrPort]*listener),
 	}
 	if o.Registerer != nil {
@@ -99,7 +111,7 @@ func newServer(o Options, newEngine func(*core) (engine, error)) *Server {
 // Run opens and closes listeners as the Table says and relays what they
 // accept. When ctx ends it closes the listeners at once, lets the connections
 // finish for ShutdownTimeout, resets the rest and returns nil; it returns
-// earlier if the last connection ends earlier.
+// earlier if the last connection ends earlier. [Server.Leave] ends it too.
 func (s *Server) Run(ctx context.Context) error {
 	changed, stop := s.core.table.Watch()
 	defer stop()
@@ -114,7 +126,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	alarm := time.NewTimer(0)
 	defer alarm.Stop()
-	done, ending := ctx.Done(), false
+	done, ending, late := ctx.Done(), false, false
 	for {
 		v := s.core.view()
 		now := time.Now()
@@ -128,18 +140,46 @@ func (s *Server) Run(ctx context.Context) error {
 		if ending && s.core.sessions.Load() == 0 {
 			return nil
 		}
+		if n := s.core.sessions.Load(); !late && n > 0 && s.core.cut.passed(s.core.moment(now)) {
+			late = true
+			s.core.log.Warn("the time to finish is over, the connections that are left are reset", "connections", n)
+		}
 		next = earlier(next, s.enforce(e, now, next))
 		alarm.Reset(time.Until(next))
 		select {
 		case <-changed:
 		case <-s.core.poked:
 		case <-alarm.C:
+		case patience := <-s.leaving:
+			ending = true
+			s.cutWithin(patience)
 		case <-done:
 			done, ending = nil, true
-			s.core.cut.set(s.core.moment(time.Now().Add(s.patience)))
+			s.cutWithin(s.patience)
 		}
 	}
 }
+
+// cutWithin lets connections go on for d, unless they have less already.
+func (s *Server) cutWithin(d time.Duration) {
+	at := s.core.moment(time.Now().Add(d))
+	if before := s.core.cut.at.Load(); before == 0 || at < before {
+		s.core.cut.set(at)
+	}
+}
+
+// Leave has Run end as the end of its context does, but connections may go on
+// for patience: another process has the sockets and takes the new ones. The
+// end of the context still cuts that short. It does not block.
+func (s *Server) Leave(patience time.Duration) {
+	select {
+	case s.leaving <- patience:
+	default: // it was said already
+	}
+}
+
+// Connections returns how many connections there are.
+func (s *Server) Connections() int { return int(s.core.sessions.Load()) }
 
 // sweepAgain is how soon a sweep is repeated that has not ended all it should.
 const sweepAgain = 20 * time.Millisecond

@@ -24,6 +24,7 @@ func newAdmin(e *elbow, c config.Admin) *admin.Server {
 		Explain:   e.explain,
 		Operator:  operator(e.checker),
 		Minions:   e.minions,
+		Inherited: e.inherited("admin"),
 		Log:       e.log,
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ type settings struct {
 	stderr   io.Writer
 	minions  admin.Minions // of the demo; nil: none
 	ready    func(*elbow)  // called once when everything serves; nil: nothing
+	upgrade  upgrading
 }
 
 // An elbow is the daemon: every part, wired, and nothing that decides.
@@ -45,19 +47,32 @@ type elbow struct {
 	registry *prometheus.Registry
 	connLog  *connLog
 
-	table   pool.Publisher
-	catalog *discovery.Catalog
-	checker *health.Checker
-	proxy   *proxy.Server
-	names   *dnsserver.Server
-	admin   *admin.Server
-	reload  *reloader
+	table    pool.Publisher
+	catalog  *discovery.Catalog
+	checker  *health.Checker
+	proxy    *proxy.Server
+	names    *dnsserver.Server
+	admin    *admin.Server
+	reload   *reloader
+	upgrades *upgrader
+	store    *store
 
-	serving atomic.Bool // set once everything served for the first time
+	serving atomic.Bool   // set once everything served for the first time
+	ending  chan struct{} // closed when run has been told to end
+	left    chan struct{} // closed when another process has taken over
 }
 
 func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
-	e := &elbow{settings: s, log: newLog(cfg.Log, s.stderr), registry: prometheus.NewRegistry()}
+	e := &elbow{
+		settings: s,
+		log:      newLog(cfg.Log, s.stderr),
+		registry: prometheus.NewRegistry(),
+		ending:   make(chan struct{}),
+		left:     make(chan struct{}),
+	}
+	if s.upgrade.program != nil { // there may be several at a time
+		e.log = e.log.With("pid", os.Getpid())
+	}
 	e.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -68,22 +83,28 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 	}
 	e.connLog = connections
 
-	store, err := state.Open(cfg.StateDir)
+	disk, err := state.Open(cfg.StateDir)
 	if err != nil {
 		e.log.Warn("nothing will outlive a restart", "err", err)
 	}
+	e.store = &store{disk: disk, inherited: s.upgrade.inherited}
+	startTimeout := time.Duration(0)
+	if s.upgrade.inherited != nil {
+		startTimeout = upgradeProbes
+	}
 
 	e.checker = health.New(health.Options{
-		Publisher:  &e.table,
-		Store:      store,
-		Answered:   answered{e},
-		Load:       load{e},
-		Log:        e.log,
-		Registerer: e.registry,
+		Publisher:    &e.table,
+		Store:        e.store,
+		Answered:     answered{e},
+		Load:         load{e},
+		Log:          e.log,
+		Registerer:   e.registry,
+		StartTimeout: startTimeout,
 	})
 	e.catalog = discovery.New(discovery.Options{
 		Deliver:    e.checker.Update,
-		Store:      store,
+		Store:      e.store,
 		Log:        e.log,
 		Registerer: e.registry,
 	})
@@ -96,14 +117,17 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 		Log:             e.log,
 		Registerer:      e.registry,
 		ShutdownTimeout: s.shutdown,
+		Inherited:       e.inherited("proxy"),
 	})
 	e.names = dnsserver.New(dnsserver.Options{
 		Table:      &e.table,
-		Store:      store,
+		Store:      e.store,
 		Log:        e.log,
 		Registerer: e.registry,
+		Inherited:  e.inherited("dns"),
 	})
 	e.admin = newAdmin(e, cfg.Admin)
+	e.upgrades = newUpgrader(e)
 	e.reload = newReloader(e, cfg)
 	return e, nil
 }
@@ -132,18 +156,22 @@ func (l load) Active(service string, backend netip.AddrPort) int {
 }
 
 // run serves until ctx ends or a part fails. The proxy ends first: while its
-// connections finish, probes go on and names are answered.
+// connections finish, probes go on and names are answered. Where another
+// process takes over, the proxy ends last: the other one does all the rest.
 func (e *elbow) run(ctx context.Context) error {
 	e.log.Info("starting", "version", readBuild().version, "config", e.path)
 	defer e.connLog.Close()
 
 	all, failed := errgroup.WithContext(context.WithoutCancel(ctx))
 	rest, stopRest := context.WithCancel(failed)
-	traffic, stopTraffic := context.WithCancel(rest)
+	traffic, stopTraffic := context.WithCancel(failed)
 	defer stopTraffic()
 	told := context.AfterFunc(ctx, func() {
 		e.log.Info("ending", "cause", context.Cause(ctx))
-		notify(daemon.SdNotifyStopping)
+		close(e.ending)
+		if !e.hasLeft() { // else systemd follows the other one
+			notify(daemon.SdNotifyStopping)
+		}
 		stopTraffic()
 	})
 	defer told()
@@ -152,8 +180,16 @@ func (e *elbow) run(ctx context.Context) error {
 		defer stopRest()
 		return e.proxy.Run(traffic)
 	})
+	all.Go(func() error {
+		select {
+		case <-rest.Done():
+		case <-e.left:
+			stopRest()
+		}
+		return nil
+	})
 	for _, part := range []interface{ Run(context.Context) error }{
-		e.catalog, e.checker, e.names, e.admin, e.reload,
+		e.catalog, e.checker, e.names, e.admin, e.reload, e.upgrades,
 	} {
 		all.Go(func() error { return part.Run(rest) })
 	}
@@ -197,6 +233,9 @@ func (e *elbow) awaitServing(ctx context.Context) error {
 	e.serving.Store(true)
 	t := e.table.Load()
 	e.log.Info("ready", "generation", t.Generation, "services", len(t.Pools), "zones", len(t.DNS.Zones))
+	if !e.upgrades.takeOver(ctx) {
+		return nil
+	}
 	notify(daemon.SdNotifyReady)
 	if e.settings.ready != nil {
 		e.settings.ready(e)

@@ -31,6 +31,7 @@ type reloader struct {
 	path    string
 	apply   func(discovery.Want)
 	reopen  func() error
+	upgrade func(context.Context) (taken bool) // where the program on the disk has changed
 	log     *slog.Logger
 	serving *atomic.Bool   // of the daemon: systemd is not told READY before it is
 	started *config.Config // whose keys that are read at start alone are in force
@@ -46,6 +47,7 @@ func newReloader(e *elbow, first *config.Config) *reloader {
 		path:    e.path,
 		apply:   e.catalog.Apply,
 		reopen:  e.connLog.Reopen,
+		upgrade: e.upgrades.ifChanged,
 		log:     e.log,
 		serving: &e.serving,
 		started: first,
@@ -110,6 +112,9 @@ func (r *reloader) until(ctx context.Context, files []string, hup <-chan os.Sign
 			}
 			if err := r.reopen(); err != nil {
 				r.log.Error("the connection log goes on in the old file", "err", err)
+			}
+			if r.upgrade(ctx) {
+				return // the new process reads the configuration, and tells systemd
 			}
 			r.refused = "" // who asks gets an answer
 			r.reload("SIGHUP")
