@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 )
@@ -129,7 +130,47 @@ func (p *Predecessor) Ready(ctx context.Context) error {
 	if err == nil && k != leaving {
 		return fmt.Errorf("the old process said %q where %q was due", k, leaving)
 	}
-	return p.link.Close()
+	return nil
+}
+
+// Wait returns when the old process has ended, or ctx. It may be called after
+// Ready, by one goroutine.
+func (p *Predecessor) Wait(ctx context.Context) error {
+	for {
+		if _, _, _, err := p.link.receive(ctx, false); isGone(err) {
+			return p.link.Close()
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// elderName is what the links to old processes go by in an Estate.
+const elderName = "predecessor"
+
+// AddElder adds an old process that may go on for a while, so that also the
+// next one can wait for its end.
+func (e *Estate) AddElder(p *Predecessor) error {
+	raw, err := p.link.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var adding error
+	err = raw.Control(func(fd uintptr) { adding = e.AddSocket(elderName, int(fd)) })
+	if errors.Is(err, net.ErrClosed) {
+		return nil // it has just ended
+	}
+	return errors.Join(err, adding)
+}
+
+// TakeElders returns the old processes that AddElder has added, once.
+func (in *Inheritance) TakeElders() (elders []*Predecessor) {
+	for _, fd := range in.Take(elderName) {
+		if l, err := newLink(fd); err == nil { // else it is no link, and nobody ends with it
+			elders = append(elders, &Predecessor{l})
+		}
+	}
+	return elders
 }
 
 // Fail tells the old process why this one cannot take its place. A nil

@@ -99,11 +99,10 @@ func (s *Successor) Give(ctx context.Context, e *Estate) error {
 // Ready waits until the new process serves.
 func (s *Successor) Ready(ctx context.Context) error { return s.await(ctx, ready) }
 
-// Leave tells the new process that this one has taken its leave, and ends the
-// conversation. The new process is on its own from here on.
-func (s *Successor) Leave(ctx context.Context) error {
-	return errors.Join(s.link.send(ctx, leaving, nil), s.link.Close())
-}
+// Leave tells the new process that this one has taken its leave. The new
+// process is on its own from here on; by the link, which stays open, it sees
+// the end of this one.
+func (s *Successor) Leave(ctx context.Context) error { return s.link.send(ctx, leaving, nil) }
 
 // Kill ends the new process and waits until it is gone, with what it held.
 func (s *Successor) Kill() {

@@ -46,6 +46,10 @@ type Options struct {
 	Answered  Answered // nil: no DNS answer was ever handed out
 	Load      Load     // nil: there are no connections
 
+	// Elsewhere reports whether another process may still have connections to
+	// any backend. It must not block. nil: none has.
+	Elsewhere func() bool
+
 	Log        *slog.Logger          // nil: silent
 	Registerer prometheus.Registerer // nil: the metrics are not registered
 

@@ -56,12 +56,17 @@ func (l *loop) startDrain(m *member, since, now time.Time) {
 			if was.Handed && !was.Finishing.IsZero() && was.Finishing.Before(now) {
 				m.drain.finishing = was.Finishing
 			}
+			if was.Handed && was.Drain == pool.Drained.String() {
+				m.drain.stage = pool.Drained
+			}
 		}
 		if !was.DrainSince.IsZero() {
 			m.drain.since = was.DrainSince
 		}
 	}
-	l.draining[m] = struct{}{}
+	if m.drain.stage != pool.Drained {
+		l.draining[m] = struct{}{}
+	}
 	if l.pollAt.Before(now) {
 		l.pollAt = now.Add(drainPoll)
 	}
@@ -75,7 +80,8 @@ func (l *loop) startDrain(m *member, since, now time.Time) {
 //   - Finishing until no connection is left, or the drain timeout has passed
 //     and the proxy has reset the rest;
 //   - Drained, at the earliest one poll after Finishing was published, so
-//     that a connection that was just being made has been counted.
+//     that a connection that was just being made has been counted, and not
+//     while another process may have connections, which are not counted here.
 func (l *loop) advance(m *member, now time.Time) {
 	d := m.drain
 	stage := d.stage
@@ -84,7 +90,7 @@ func (l *loop) advance(m *member, now time.Time) {
 		d.stage, d.finishing = pool.Finishing, now
 	}
 	connections := l.active(m)
-	if took := now.Sub(d.finishing); d.stage == pool.Finishing && forgotten && took >= drainPoll &&
+	if took := now.Sub(d.finishing); d.stage == pool.Finishing && forgotten && took >= drainPoll && !l.elsewhere() &&
 		(connections == 0 || took >= m.service.spec.DrainTimeout+drainGrace) {
 		d.stage = pool.Drained
 		delete(l.draining, m)
@@ -128,6 +134,8 @@ func (l *loop) active(m *member) int {
 	return l.Load.Active(m.backendKey.service, m.address)
 }
 
+func (l *loop) elsewhere() bool { return l.Elsewhere != nil && l.Elsewhere() }
+
 func (l *loop) drainText(m *member, forgotten bool, connections int, now time.Time) string {
 	switch {
 	case m.drain.stage == pool.Drained && m.service.spec.Answer == pool.Direct:
@@ -139,6 +147,8 @@ func (l *loop) drainText(m *member, forgotten bool, connections int, now time.Ti
 		return fmt.Sprintf("draining: cached DNS answers run out in %s", ceil(left, time.Second))
 	case !forgotten:
 		return "draining: waiting until DNS has stopped naming it"
+	case connections == 0 && l.elsewhere():
+		return "draining: the process before the upgrade still has connections, maybe to it"
 	case connections == 1:
 		return "draining: 1 connection left"
 	case connections == 0:

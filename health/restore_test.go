@@ -225,3 +225,96 @@ func FuzzRestore(f *testing.F) {
 		}
 	})
 }
+
+// A process that takes over goes on where this one stops: the same states
+// since the same moments for the same reasons, without a probe, and the results so far count.
+func TestHandOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.kill(two)
+		set := setOf(serviceOf("web", one, two))
+		h := start(t, w, Options{}, set)
+		time.Sleep(time.Minute)
+		if _, err := h.Force(one.String(), true, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Drain(two.String()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+
+		// It stays where it is while the other one has not taken over.
+		given := new(memory)
+		if err := h.HandOver(given, func() bool { return false }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Unforce(one.String()); err != nil {
+			t.Errorf("it does not go on: %v", err)
+		}
+		if _, err := h.Force(one.String(), true, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		before := *h.table.Load()
+
+		late := make(chan error, 1)
+		if err := h.HandOver(given, func() bool {
+			go func() {
+				_, err := h.Undrain(two.String())
+				late <- err
+			}()
+			time.Sleep(time.Second)
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-late; err == nil {
+			t.Error("an order was carried out that nobody will know of")
+		}
+		h.stop()
+		if g := h.table.Load().Generation; g != before.Generation {
+			t.Errorf("generation %d was published after the hand-over of %d", g, before.Generation)
+		}
+
+		w.hang(one) // whoever waits for a probe waits long
+		w.hang(two)
+		began := time.Now()
+		next := start(t, w, Options{Store: given}, set)
+		defer next.stop()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the first table took %s", took)
+		}
+		after := next.table.Load()
+		if after.Generation != before.Generation+1 {
+			t.Errorf("generation %d after %d", after.Generation, before.Generation)
+		}
+		for i, b := range before.Service("web").Backends {
+			a := after.Service("web").Backends[i]
+			if !sameBackend(a, b) {
+				t.Errorf("before\n%+v\nafter\n%+v", b, a)
+			}
+		}
+		if n := next.out.count("backend is"); n != 0 {
+			t.Errorf("%d changes are logged, and there was none", n)
+		}
+	})
+}
+
+// No backend is drained while a process has connections that nobody here counts.
+func TestDrainWaitsForOtherProcesses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		elsewhere := true
+		w := newWorld()
+		h := start(t, w, Options{Elsewhere: func() bool { return elsewhere }}, setOf(serviceOf("web", one, two)))
+		defer h.stop()
+		if _, err := h.Drain(one.String()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if b := h.wantState(one, pool.Draining); b.Drain != pool.Finishing {
+			t.Errorf("got %+v", b)
+		}
+		elsewhere = false
+		h.eventually("drained", time.Second, func() bool { return h.backend("web", one).Drain == pool.Drained })
+	})
+}

@@ -56,6 +56,7 @@ type elbow struct {
 	reload   *reloader
 	upgrades *upgrader
 	store    *store
+	elders   elders
 
 	serving atomic.Bool   // set once everything served for the first time
 	ending  chan struct{} // closed when run has been told to end
@@ -98,6 +99,7 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 		Store:        e.store,
 		Answered:     answered{e},
 		Load:         load{e},
+		Elsewhere:    e.elders.any,
 		Log:          e.log,
 		Registerer:   e.registry,
 		StartTimeout: startTimeout,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -50,7 +51,7 @@ output (log.connections in the file says otherwise).`,
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 
-			if upgrade.program, err = handover.ThisProgram(); err != nil {
+			if upgrade.program, err = handover.ThisProgram(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 				return err
 			}
 			if upgrade.predecessor, err = handover.Inherit(); err != nil {

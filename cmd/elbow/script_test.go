@@ -14,8 +14,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// programs are what this test program is under another name.
+var programs = map[string]func(){"elbow": main, "crash": crashWithState, "hang": hangWithState}
+
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"elbow": main})
+	testscript.Main(m, programs)
 }
 
 // TestScripts drives the binary as a user does: testdata/*.txtar. Each script

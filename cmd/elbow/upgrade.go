@@ -59,6 +59,8 @@ type upgrader struct {
 	mu     sync.Mutex    // held by the one upgrade that is under way; guards counts
 	counts upgradeCounts // of all processes up to this one
 
+	taken chan struct{} // closed when this process has taken over
+
 	total      *prometheus.CounterVec
 	successful prometheus.Gauge
 }
@@ -68,6 +70,7 @@ func newUpgrader(e *elbow) *upgrader {
 		upgrading: e.settings.upgrade,
 		e:         e,
 		log:       e.log,
+		taken:     make(chan struct{}),
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "elbow_upgrades_total",
 			Help: "Upgrades of the running program by how they ended, counted on from process to process.",
@@ -79,6 +82,10 @@ func newUpgrader(e *elbow) *upgrader {
 	}
 	if _, err := u.inherited.Load(upgradesName, &u.counts); err != nil {
 		u.log.Warn("upgrades are counted from zero", "err", err)
+	}
+	e.elders.add(u.inherited.TakeElders()...)
+	if u.predecessor != nil {
+		e.elders.add(u.predecessor)
 	}
 	if u.program != nil {
 		e.registry.MustRegister(u.total, u.successful)
@@ -101,6 +108,20 @@ func (e *elbow) inherited(part string) func(network, address string) []int {
 func (u *upgrader) Run(ctx context.Context) error {
 	var under sync.WaitGroup
 	defer under.Wait()
+	for _, elder := range u.e.elders.all() {
+		under.Go(func() {
+			if elder == u.predecessor {
+				select {
+				case <-u.taken: // until then the two still talk
+				case <-ctx.Done():
+					return
+				}
+			}
+			if elder.Wait(ctx) == nil { // else this process ends
+				u.e.elders.remove(elder)
+			}
+		})
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,6 +150,10 @@ func (u *upgrader) upgrade(ctx context.Context, why string) (taken bool) {
 		return false
 	}
 	defer u.mu.Unlock()
+	if u.program == nil {
+		u.log.Warn("this system has no upgrades", "why", why)
+		return false
+	}
 	if u.e.hasLeft() {
 		return false
 	}
@@ -226,6 +251,9 @@ func (u *upgrader) collect(ctx context.Context, estate *handover.Estate) error {
 		u.e.names.SaveTo(ctx, estate),
 		estate.Save(upgradesName, counts),
 	)
+	for _, elder := range u.e.elders.all() {
+		err = errors.Join(err, estate.AddElder(elder))
+	}
 	for part, from := range map[string]interface {
 		Sockets(visit func(network, address string, fd int))
 	}{"proxy": u.e.proxy, "dns": u.e.names, "admin": u.e.admin} {
@@ -278,6 +306,7 @@ func (u *upgrader) takeOver(ctx context.Context) bool {
 		}
 		u.log.Warn("the process before has said no good-bye", "err", err)
 	}
+	close(u.taken)
 	for _, name := range u.inherited.Close() {
 		u.log.Info("socket of the process before is not wanted any more", "socket", name)
 	}
