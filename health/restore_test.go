@@ -3,6 +3,7 @@ package health
 import (
 	"encoding/json"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -303,9 +304,10 @@ func TestHandOver(t *testing.T) {
 // No backend is drained while a process has connections that nobody here counts.
 func TestDrainWaitsForOtherProcesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		elsewhere := true
+		var elsewhere atomic.Bool
+		elsewhere.Store(true)
 		w := newWorld()
-		h := start(t, w, Options{Elsewhere: func() bool { return elsewhere }}, setOf(serviceOf("web", one, two)))
+		h := start(t, w, Options{Elsewhere: elsewhere.Load}, setOf(serviceOf("web", one, two)))
 		defer h.stop()
 		if _, err := h.Drain(one.String()); err != nil {
 			t.Fatal(err)
@@ -314,7 +316,7 @@ func TestDrainWaitsForOtherProcesses(t *testing.T) {
 		if b := h.wantState(one, pool.Draining); b.Drain != pool.Finishing {
 			t.Errorf("got %+v", b)
 		}
-		elsewhere = false
+		elsewhere.Store(false)
 		h.eventually("drained", time.Second, func() bool { return h.backend("web", one).Drain == pool.Drained })
 	})
 }

@@ -117,7 +117,7 @@ func newSystem(t *testing.T, flags ...string) *system {
 	}
 	defer log.Close()
 	s.cmd = exec.Command(s.program, append([]string{"run", "--config", filepath.Join(dir, "elbow.yaml")}, flags...)...)
-	s.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
+	s.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
 	s.cmd.Stderr = log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
