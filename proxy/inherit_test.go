@@ -40,7 +40,7 @@ func (f *fixture) inherits(engine func(*core) (engine, error)) *fixture {
 // or fewer loops: the port stays, nobody is refused or reset, and who is
 // connected to the old one stays there.
 func TestSocketsAreInherited(t *testing.T) {
-	one := func(c *core) (engine, error) { return makeEpollEngine(c, 1) }
+	one := func(c *core) (engine, error) { return newEpollEngine(c, 1) }
 	for _, c := range []struct {
 		name     string
 		old, new func(*core) (engine, error)
