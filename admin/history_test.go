@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"net/netip"
 	"testing"
 	"testing/synctest"
 
@@ -70,9 +69,7 @@ func TestWatch(t *testing.T) {
 
 func TestLoadIsBounded(t *testing.T) {
 	var l load
-	at := func(service string, n int) map[netip.AddrPort]Listener {
-		return map[netip.AddrPort]Listener{every80: {Service: service, Connections: n}}
-	}
+	at := func(service string, n int) map[string]int { return map[string]int{service: n} }
 	for i := range 3 * samples {
 		l.sample(at("web", i))
 	}

@@ -41,7 +41,7 @@ type Options struct {
 type Listener struct {
 	Address     netip.AddrPort // where it listens: the port that was chosen where port 0 is configured
 	Configured  netip.AddrPort // as the table names it; the zero value: Address
-	Service     string
+	Service     string         // whose it is; several: their names, with commas
 	Connections int
 	Err         error // why it is not open; nil: it is
 }

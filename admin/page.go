@@ -57,9 +57,7 @@ func (s *Server) page() page {
 			Wide:          wideFlow(&out.Host, service),
 			Tall:          tallFlow(&out.Host, service),
 			Spark:         sparkline(s.load.of(service.Name)),
-		}
-		for _, l := range service.Listeners {
-			v.Connections += l.Connections
+			Connections:   service.connections(),
 		}
 		out.Views = append(out.Views, v)
 	}

@@ -120,7 +120,7 @@ func (s *Server) watch(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-sample.C:
-			s.load.sample(s.listeners())
+			s.load.sample(s.connections(s.opts.Table.Load()))
 		case <-ctx.Done():
 			return nil
 		}

@@ -50,9 +50,10 @@ type ServiceStatus struct {
 
 // A ListenerStatus is a public TCP port of a service.
 type ListenerStatus struct {
-	Address     string `json:"address"`
-	Connections int    `json:"connections"`
-	Error       string `json:"error,omitempty"` // why it is not open
+	Address     string   `json:"address"`
+	Connections int      `json:"connections"`           // of all services that share it
+	Error       string   `json:"error,omitempty"`       // why it is not open
+	SharedWith  []string `json:"shared_with,omitempty"` // the other services, told apart by what clients ask for
 }
 
 // A NameStatus is what a hostname of a service resolves to and for how long
@@ -169,7 +170,7 @@ func (s *Server) listeners() map[netip.AddrPort]Listener {
 func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[netip.AddrPort]Listener) ServiceStatus {
 	out := ServiceStatus{
 		Name:        p.Name,
-		Listeners:   make([]ListenerStatus, len(p.Listen)),
+		Listeners:   listenersOf(t, p, listeners),
 		Hostnames:   orEmpty(p.Hostnames),
 		Answer:      p.Answer.String(),
 		Balance:     p.Balance.String(),
@@ -177,18 +178,6 @@ func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[netip.AddrPo
 		FailOpen:    p.Traffic.FailOpen,
 		Names:       make([]NameStatus, len(p.Hostnames)),
 		Backends:    make([]BackendStatus, len(p.Backends)),
-	}
-	for i, a := range p.Listen {
-		out.Listeners[i].Address = a.String()
-		if l, ok := listeners[a]; ok {
-			if l.Address.IsValid() {
-				out.Listeners[i].Address = l.Address.String()
-			}
-			out.Listeners[i].Connections = l.Connections
-			if l.Err != nil {
-				out.Listeners[i].Error = l.Err.Error()
-			}
-		}
 	}
 	for i, h := range p.Hostnames {
 		out.Names[i] = name(t, p, h)
@@ -214,6 +203,29 @@ func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[netip.AddrPo
 		}
 	}
 	out.Verdict = verdict(&out)
+	return out
+}
+
+// listenersOf says how the listeners of p are.
+func listenersOf(t *pool.Table, p *pool.Pool, listeners map[netip.AddrPort]Listener) []ListenerStatus {
+	out := make([]ListenerStatus, len(p.Listen))
+	for i, a := range p.Listen {
+		out[i].Address = a.String()
+		for _, other := range t.Listener(a).Pools {
+			if other != p {
+				out[i].SharedWith = append(out[i].SharedWith, other.Name)
+			}
+		}
+		if l, ok := listeners[a]; ok {
+			if l.Address.IsValid() {
+				out[i].Address = l.Address.String()
+			}
+			out[i].Connections = l.Connections
+			if l.Err != nil {
+				out[i].Error = l.Err.Error()
+			}
+		}
+	}
 	return out
 }
 

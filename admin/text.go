@@ -162,7 +162,11 @@ func (p *printer) service(s *ServiceStatus, now time.Time) {
 		if l.Error != "" {
 			p.line("  %s: %s", l.Address, p.paint("bad", "not open: "+clean(l.Error)))
 		} else {
-			p.line("  %s: %s", l.Address, number(l.Connections, "connection"))
+			shared := ""
+			if len(l.SharedWith) > 0 {
+				shared = ", shared with " + clean(strings.Join(l.SharedWith, ", "))
+			}
+			p.line("  %s: %s%s", l.Address, number(l.Connections, "connection"), shared)
 		}
 	}
 	if len(s.Backends) > 0 {

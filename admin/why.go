@@ -131,11 +131,17 @@ func (w *explainer) service(p *pool.Pool) {
 		}
 	}
 	w.ports(&st)
+	if !p.Match.IsZero() {
+		w.say("of the connections there it takes %s", matchList(&p.Match))
+	}
 	w.verdictOf(&st)
 }
 
 func (w *explainer) ports(st *ServiceStatus) {
 	for _, l := range st.Listeners {
+		if len(l.SharedWith) > 0 {
+			w.say("%s is shared with %s", l.Address, strings.Join(l.SharedWith, ", "))
+		}
 		if l.Error != "" {
 			w.say("%s is not open: %s", l.Address, l.Error)
 		} else {
@@ -166,30 +172,55 @@ func (w *explainer) listener(name string) bool {
 	if err != nil {
 		return false
 	}
-	p := w.t.Listener(at)
-	if p == nil && slices.Contains(w.t.Host.Addresses, at.Addr()) {
+	shared := w.t.Listener(at)
+	if shared == nil && slices.Contains(w.t.Host.Addresses, at.Addr()) {
 		for _, every := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 			open := netip.AddrPortFrom(every, at.Port())
-			if p = w.t.Listener(open); p != nil {
+			if shared = w.t.Listener(open); shared != nil {
 				w.say("%s is open as %s, on every address of this host", at, open)
 				at = open
 				break
 			}
 		}
 	}
-	if p == nil {
+	if shared == nil {
 		return false
 	}
-	st := w.s.service(w.t, p, w.listeners)
-	l := st.Listeners[slices.Index(p.Listen, at)]
 	w.out.Kind = "listener"
-	if l.Error != "" {
-		w.out.Summary = fmt.Sprintf("%s belongs to service %s and is not open: %s", l.Address, p.Name, l.Error)
-	} else {
-		w.out.Summary = fmt.Sprintf("%s belongs to service %s and has %s", l.Address, p.Name, number(l.Connections, "connection"))
+	owner := "service " + shared.Pools[0].Name
+	if n := len(shared.Pools); n > 1 {
+		owner = number(n, "service")
 	}
-	w.verdictOf(&st)
+	for _, p := range shared.Pools {
+		st := w.s.service(w.t, p, w.listeners)
+		l := st.Listeners[slices.Index(p.Listen, at)]
+		w.out.Summary = fmt.Sprintf("%s belongs to %s and has %s", l.Address, owner, number(l.Connections, "connection"))
+		if l.Error != "" {
+			w.out.Summary = fmt.Sprintf("%s belongs to %s and is not open: %s", l.Address, owner, l.Error)
+		}
+		if shared.Routes() {
+			w.say("service %s takes %s", p.Name, matchList(&p.Match))
+		}
+		w.verdictOf(&st)
+	}
+	if shared.Default == nil {
+		w.say("what no service matches is refused")
+	}
 	return true
+}
+
+// matchList says what m stands for, the first few of it.
+func matchList(m *pool.Match) string {
+	const most = 8
+	var words []string
+	for i, k := range m.Keys() {
+		if i == most {
+			words = append(words, "…")
+			break
+		}
+		words = append(words, k.String())
+	}
+	return strings.Join(words, ", ")
 }
 
 // backend explains the backends at "address:port" or at an address; service

@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"haslohas.com/elbow/pool"
 )
@@ -187,4 +190,72 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// Of a listener that services share, it is said who takes what.
+func TestWhySharedListener(t *testing.T) {
+	shop := pool.NewPool(&pool.Service{Name: "shop", Listen: []netip.AddrPort{every80}, Match: pool.Match{
+		SNI: []string{"shop.example", "*.shop.example"}, Host: []string{"shop.example"},
+	}}, []pool.Backend{backend(minion1, "minion1", pool.Up, "tcp connect ok")})
+	blog := pool.NewPool(&pool.Service{Name: "blog", Listen: []netip.AddrPort{every80}, Match: pool.Match{
+		SNI: []string{"1.example", "2.example", "3.example", "4.example", "5.example", "6.example", "7.example", "8.example", "9.example"},
+	}}, []pool.Backend{backend(minion2, "minion2", pool.Up, "tcp connect ok")})
+	rest := web(backend(minion2, "minion2", pool.Up, "tcp connect ok"))
+
+	got, ok := server(nil, nil).why(table(3, blog, shop, rest), "54.93.167.95:80")
+	want := []string{
+		"54.93.167.95:80 is open as 0.0.0.0:80, on every address of this host",
+		"service blog takes sni 1.example, sni 2.example, sni 3.example, sni 4.example, sni 5.example, sni 6.example, sni 7.example, sni 8.example, …",
+		"service blog: its backend is up, balanced by leastconn",
+		"service shop takes sni shop.example, sni *.shop.example, host shop.example",
+		"service shop: its backend is up, balanced by leastconn",
+		"service web takes all that no other service matches",
+		"service web: its backend is up, balanced by leastconn",
+	}
+	if diff := cmp.Diff(want, got.Lines); !ok || diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if got.Summary != "0.0.0.0:80 belongs to 3 services and has 12 connections" || len(got.Backends) != 3 {
+		t.Errorf("%s, with %d backends", got.Summary, len(got.Backends))
+	}
+
+	got, _ = server(nil, nil).why(table(3, blog, shop), "0.0.0.0:80")
+	if last := got.Lines[len(got.Lines)-1]; last != "what no service matches is refused" {
+		t.Errorf("without a default: %s", last)
+	}
+
+	got, _ = server(nil, nil).why(table(3, shop, rest), "shop")
+	want = []string{
+		"0.0.0.0:80 is shared with web",
+		"0.0.0.0:80 has 12 connections",
+		"of the connections there it takes sni shop.example, sni *.shop.example, host shop.example",
+		"service shop: its backend is up, balanced by leastconn",
+	}
+	if diff := cmp.Diff(want, got.Lines); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// The connections of a shared listener are of all its services, so what one of
+// them has is counted at its backends.
+func TestStatusOfASharedListener(t *testing.T) {
+	shop := pool.NewPool(&pool.Service{Name: "shop", Listen: []netip.AddrPort{every80}, Match: pool.Match{Host: []string{"shop.example"}}},
+		[]pool.Backend{backend(minion1, "minion1", pool.Up, "tcp connect ok")})
+	rest := web(backend(minion2, "minion2", pool.Up, "tcp connect ok"))
+	s := server(table(3, shop, rest), nil)
+	st := s.status()
+	want := []ListenerStatus{{Address: "0.0.0.0:80", Connections: 12, SharedWith: []string{"web"}}}
+	if diff := cmp.Diff(want, st.Services[0].Listeners); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]int{"shop": 7, "web": 5}, s.connections(s.opts.Table.Load())); diff != "" {
+		t.Errorf("connections -want +got:\n%s", diff)
+	}
+	var text strings.Builder
+	if err := WriteStatus(&text, st, TextOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "0.0.0.0:80: 12 connections, shared with web"; !strings.Contains(text.String(), want) {
+		t.Errorf("%q is not in\n%s", want, text.String())
+	}
 }

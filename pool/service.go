@@ -6,7 +6,8 @@ import (
 )
 
 // A Set is everything that ought to be served, complete and free of
-// contradictions: no listener and no hostname belongs to two services.
+// contradictions: no hostname belongs to two services, and no [MatchKey] of
+// one listener.
 // It is immutable once it has been handed on.
 type Set struct {
 	Host     Host
@@ -67,6 +68,7 @@ type Service struct {
 	Hostnames []string // lower case, without the final dot
 	Answer    Answer
 	Listen    []netip.AddrPort // TCP
+	Match     Match            // which connections of Listen, where services share an address
 
 	Balance          Balance
 	WhenAllDown      WhenAllDown

@@ -75,10 +75,11 @@ type Table struct {
 	Published  time.Time
 	Host       Host
 	DNS        DNS
-	Pools      []*Pool // sorted by Name
+	Pools      []*Pool     // sorted by Name
+	Listeners  []*Listener // of all Pools, in their order; each address once
 
 	byHostname map[string]*Pool
-	byListener map[netip.AddrPort]*Pool
+	byListener map[netip.AddrPort]*Listener
 }
 
 // NewTable makes a Table of set with pools, one for each of its services and
@@ -91,14 +92,11 @@ func NewTable(generation uint64, at time.Time, set *Set, pools []*Pool) *Table {
 		DNS:        set.DNS,
 		Pools:      pools,
 		byHostname: make(map[string]*Pool),
-		byListener: make(map[netip.AddrPort]*Pool),
 	}
+	t.Listeners, t.byListener = listenersOf(pools)
 	for _, p := range pools {
 		for _, h := range p.Hostnames {
 			t.byHostname[h] = p
-		}
-		for _, l := range p.Listen {
-			t.byListener[l] = p
 		}
 	}
 	return t
@@ -108,8 +106,8 @@ func NewTable(generation uint64, at time.Time, set *Set, pools []*Pool) *Table {
 // lower case and has no final dot.
 func (t *Table) Hostname(name string) *Pool { return t.byHostname[name] }
 
-// Listener returns the pool that the listener belongs to, nil if none.
-func (t *Table) Listener(addr netip.AddrPort) *Pool { return t.byListener[addr] }
+// Listener returns the listener with that address, nil if none.
+func (t *Table) Listener(addr netip.AddrPort) *Listener { return t.byListener[addr] }
 
 // Service returns the pool of the service with that name, nil if none.
 func (t *Table) Service(name string) *Pool {

@@ -97,8 +97,7 @@ func TestTableFindsPools(t *testing.T) {
 	for _, c := range []struct{ what, got, want string }{
 		{"hostname", name(table.Hostname("www.example")), "web"},
 		{"unknown hostname", name(table.Hostname("example")), "none"},
-		{"listener", name(table.Listener(netip.MustParseAddrPort("0.0.0.0:80"))), "web"},
-		{"unknown listener", name(table.Listener(netip.MustParseAddrPort("0.0.0.0:81"))), "none"},
+		{"listener", name(table.Listener(netip.MustParseAddrPort("0.0.0.0:80")).Default), "web"},
 		{"service", name(table.Service("api")), "api"},
 		{"unknown service", name(table.Service("mail")), "none"},
 		{"host", table.Host.Name, "master"},
@@ -106,6 +105,9 @@ func TestTableFindsPools(t *testing.T) {
 		if c.got != c.want {
 			t.Errorf("%s: got %s, want %s", c.what, c.got, c.want)
 		}
+	}
+	if l := table.Listener(netip.MustParseAddrPort("0.0.0.0:81")); l != nil {
+		t.Errorf("an unknown listener is %+v", l)
 	}
 	if table.Generation != 7 || !table.Published.Equal(now) {
 		t.Errorf("generation %d of %s", table.Generation, table.Published)

@@ -115,6 +115,14 @@ func (s *session) appendLine(dst []byte, why reason, now time.Time) []byte {
 	} else {
 		dst = append(dst, `""`...)
 	}
+	if a := s.asked; a != nil {
+		key := `,"host":`
+		if a.tls {
+			key = `,"sni":`
+		}
+		dst = append(dst, key...)
+		dst = appendJSON(dst, string(a.name[:a.n]))
+	}
 	dst = append(dst, `,"backend":"`...)
 	if s.last != nil {
 		dst = append(dst, s.last.text...)

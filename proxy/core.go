@@ -30,6 +30,7 @@ type core struct {
 	lines    *lineWriter // nil: no connection log
 	faults   faults
 	epoch    time.Time
+	names    sync.Pool // of *asked
 
 	current atomic.Pointer[view]
 
@@ -56,6 +57,7 @@ func newCore(o Options) *core {
 		poked:    make(chan struct{}, 1),
 		most:     mostConnections(),
 	}
+	c.names.New = func() any { return new(asked) }
 	if o.ConnLog != nil {
 		c.lines = newLineWriter(o.ConnLog)
 	}
@@ -99,7 +101,7 @@ func (c *core) newView(t *pool.Table, now moment) *view {
 	v := &view{
 		table:      t,
 		byName:     make(map[string]*route, len(t.Pools)),
-		byListener: make(map[netip.AddrPort]*route),
+		byListener: make(map[netip.AddrPort]*port),
 	}
 	for _, p := range t.Pools {
 		s := c.services[p.Name]
@@ -114,9 +116,13 @@ func (c *core) newView(t *pool.Table, now moment) *view {
 			r.backends[i] = s.slot(&p.Backends[i], now)
 		}
 		v.byName[p.Name] = r
-		for _, l := range p.Listen {
-			v.byListener[l] = r
+	}
+	for _, l := range t.Listeners {
+		p := &port{listener: l, rest: v.of(l.Default)}
+		if !l.Routes() {
+			p.only = p.rest
 		}
+		v.byListener[l.Address] = p
 	}
 	for name, s := range c.services {
 		r := v.byName[name]

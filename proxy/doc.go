@@ -7,7 +7,7 @@
 // belongs to, whether it may enter, which backend it gets, when it is retried,
 // queued, drained or cut, what is counted and logged. The core never blocks:
 // it is a machine of steps, one [session] for each connection, that is told
-// what happened (accepted, received, connected, dialFailed, resumed, expired)
+// what happened (accepted, received, halted, connected, dialFailed, resumed, expired)
 // and answers with the [step] to do next.
 //
 // How bytes move is the business of an [engine]. It accepts, dials, copies and
@@ -23,7 +23,8 @@
 //	client       address and port of the client; behind a trusted PROXY header the one it names
 //	peer         who really connected, only where that is not the client
 //	listener     the listener as it is configured
-//	service      empty where the listener belonged to none any more
+//	service      empty where the listener belonged to none any more, or it ended before it was known to which
+//	sni, host    the name that a TLS or HTTP client asked for, where services share the listener
 //	backend      the last one that was tried, empty if there was none
 //	connect_ms   how long the successful connect took; 0 without one
 //	duration_ms  from accept to end
@@ -51,6 +52,7 @@
 //	queue-full          every backend is full, and so is the queue
 //	queue-timeout       every backend stayed full for queue.timeout
 //	proxy-header        a trusted peer sent no valid PROXY header in time
+//	no-match            services share the listener, and what the client asked for belongs to none
 //	drain-timeout       the backend, service or listener went and the time to finish ran out
 //	shutdown            the proxy ends and the time to finish ran out
 //	local-fault         this host ran out of descriptors, ports or memory

@@ -17,7 +17,8 @@ import (
 // relays, the reason goes to ended.
 //
 // Nothing of the client's stream is consumed before the step is relay, but
-// the PROXY header that received asks to consume.
+// the PROXY header that received asks to consume, and after a farewell what
+// nobody will read.
 type engine interface {
 	// listen opens l.addr and accepts on it. Where there are inherited
 	// sockets, which it takes over whatever happens, it accepts on each of
@@ -58,12 +59,14 @@ type waker interface {
 type action uint8
 
 const (
-	doReset  action = iota // close both sides with RST, then call ended(step.reason)
-	doHeader               // read (peek) what the client sends and call received with all of it, again after each new byte
-	doPark                 // nothing; the waker calls
-	doWait                 // nothing, until the time is over
-	doDial                 // connect to step.backend, then call connected or dialFailed
-	doRelay                // send what preface appends to the backend, then move bytes both ways
+	doReset    action = iota // close both sides with RST, then call ended(step.reason)
+	doHeader                 // read (peek) what the client sends and call received with all of it, again after each new byte; where no more can come, call halted
+	doHello                  // as doHeader
+	doPark                   // nothing; the waker calls
+	doWait                   // nothing, until the time is over
+	doDial                   // connect to step.backend, then call connected or dialFailed
+	doRelay                  // send what preface appends to the backend, then move bytes both ways
+	doFarewell               // send step.words to the client and end that stream, read what it sends until it closes, then call ended(step.reason)
 )
 
 // A step is an action with its arguments.
@@ -71,12 +74,14 @@ type step struct {
 	do action
 
 	// until is when expired is to be called if nothing else has happened; it
-	// is set for every action but doReset and doRelay.
+	// is set for every action but doReset and doRelay. For doHeader and
+	// doHello it is the same as long as the action is.
 	until time.Time
 
 	backend netip.AddrPort // doDial
 	again   bool           // doDial: time went by; call gone where the client has reset meanwhile
-	reason  reason         // doReset
+	reason  reason         // doReset, doFarewell
+	words   farewell       // doFarewell
 }
 
 // A direction is one of the two ways of bytes.

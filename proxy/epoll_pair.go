@@ -27,6 +27,7 @@ const (
 	waits
 	dials
 	relaying
+	leaves
 )
 
 // A pair is one connection of the epoll engine: a session and its two sockets.
@@ -41,7 +42,7 @@ type pair struct {
 	ends [2]socket // by the direction they send into: ends[in] is the client
 	ways [2]way    // by direction: ways[in] goes from the client to the backend
 
-	seen int // bytes of the header that were looked at
+	seen int // bytes of the header or hello that were looked at; while it leaves, that were thrown away
 
 	// While relaying.
 	since      moment // it began
@@ -90,14 +91,12 @@ func (p *pair) run(next step) {
 		case doReset:
 			p.end(next.reason, true)
 			return
-		case doHeader:
+		case doHeader, doHello:
 			p.stage = readsHeader
-			if client := &p.ends[in]; !client.registered {
-				l.set(p, l.core.moment(next.until))
-				if !p.register(in) {
-					next = p.refuse(localFault)
-					continue
-				}
+			l.set(p, l.core.moment(next.until))
+			if !p.ends[in].registered && !p.register(in) {
+				next = p.refuse(localFault)
+				continue
 			}
 			return
 		case doPark:
@@ -123,6 +122,13 @@ func (p *pair) run(next step) {
 			return
 		case doRelay:
 			p.begin()
+			return
+		case doFarewell:
+			p.stage, p.seen = leaves, 0
+			l.set(p, l.core.moment(next.until))
+			_, _ = sysWrite(p.ends[in].fd, next.words.bytes()) // fails on a socket that is gone, as the next read will
+			sysShutdown(p.ends[in].fd)
+			p.discard()
 			return
 		}
 	}
@@ -159,6 +165,8 @@ func (p *pair) event(side direction, mask uint32) {
 		p.connectEnded(mask)
 	case p.stage == readsHeader && side == in:
 		p.readHeader()
+	case p.stage == leaves && side == in:
+		p.discard()
 	}
 }
 
@@ -170,7 +178,7 @@ func (p *pair) expire() {
 	case dials:
 		p.hangUp(out)
 		p.run(p.expired(p.loop.now))
-	case readsHeader, parked, waits:
+	case readsHeader, parked, waits, leaves:
 		p.run(p.expired(p.loop.now))
 	}
 }
@@ -209,10 +217,11 @@ func (p *pair) hangUp(side direction) {
 }
 
 // readHeader looks at what the client has sent without consuming it, until
-// the session has seen the whole header; then that alone is consumed.
+// the session has seen the whole header or hello; then the header alone is
+// consumed.
 func (p *pair) readHeader() {
 	client, now := &p.ends[in], p.loop.now
-	b := p.loop.hot[:maxHeader]
+	b := p.loop.hot[:maxPeek]
 	n, err := sysPeek(client.fd, b)
 	switch {
 	case err == unix.EAGAIN || err == nil && n > 0 && n == p.seen && !client.ended:
@@ -221,22 +230,37 @@ func (p *pair) readHeader() {
 		p.run(p.gone())
 		return
 	case n == 0:
-		p.run(p.refuse(proxyHeader)) // it has closed before the header was complete
+		p.run(p.halted(now))
 		return
 	}
 	p.seen = n
 	consume, next := p.received(b[:n], now)
-	switch {
-	case next.do == doHeader && client.ended:
-		next = p.refuse(proxyHeader)
-	case next.do == doHeader:
-		return
-	case consume > 0 && next.do != doReset:
+	if consume > 0 && next.do != doReset {
+		p.seen -= consume
 		if _, err := readFull(client.fd, b[:consume]); err != nil {
 			next = p.gone()
 		}
 	}
+	if client.ended && (next.do == doHeader || next.do == doHello) {
+		next = p.halted(now)
+	}
 	p.run(next)
+}
+
+// discard reads what the client still sends, until it has closed: an RST before
+// that could take the farewell with it.
+func (p *pair) discard() {
+	for {
+		n, err := sysRead(p.ends[in].fd, p.loop.hot[:])
+		if err == unix.EAGAIN {
+			return
+		}
+		p.seen += n
+		if err != nil || n == 0 || p.seen > maxDiscard {
+			p.end(p.now.reason, n > 0)
+			return
+		}
+	}
 }
 
 // clientIsGone reports whether the client has reset the connection. One that

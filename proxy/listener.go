@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"haslohas.com/elbow/pool"
 )
 
 // How long to wait before a listener that could not be opened is tried again;
@@ -26,9 +29,12 @@ type listener struct {
 	pause   atomic.Int64   // of the last accept that failed, nanoseconds; 0: the last one succeeded
 	cut     cutoff         // set while the Table does not name it
 
+	unmatched unmatched
+
 	// Guarded by Server.mu.
-	service string        // that it belongs to
-	drain   time.Duration // the drain timeout of that service
+	service string        // that it belongs to; several: their names, with commas
+	routes  bool          // what the client says decides between services
+	drain   time.Duration // the longest drain timeout of them
 	opened                // close is nil: it is not open
 	err     error         // why it is not open
 	retry   time.Duration
@@ -39,9 +45,9 @@ type listener struct {
 type ListenerStatus struct {
 	Address     netip.AddrPort // where it listens; differs from Configured where the configured port is 0
 	Configured  netip.AddrPort // as the Table names it
-	Service     string
-	Connections int   // that came through it and go on
-	Err         error // why it is not open; nil: it is open
+	Service     string         // whose it is; several: their names, with commas
+	Connections int            // that came through it and go on
+	Err         error          // why it is not open; nil: it is open
 }
 
 // errNotYet is the state of a listener between a Table and its first bind.
@@ -49,7 +55,7 @@ var errNotYet = errors.New("not opened yet")
 
 // follow opens and closes listeners until they are those of v, and returns
 // when to try again those that could not be opened. A listener that stays is not
-// touched: to which service it leads is looked up for each connection.
+// touched: to which services it leads is looked up for each connection.
 func (s *Server) follow(e engine, v *view, now time.Time) (again time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,30 +74,41 @@ func (s *Server) follow(e engine, v *view, now time.Time) (again time.Time) {
 		}
 	}
 	// In the order of the pools, so that logs and conflicts are the same each time.
-	for _, p := range v.table.Pools {
-		for _, address := range p.Listen {
-			l := s.listeners[address]
-			if l == nil {
-				l = &listener{address: address, text: address.String()}
-				s.listeners[address] = l
-			}
-			if l.close != nil && l.service != p.Name {
-				s.core.log.Info("listener leads to another service", "listener", l.text, "service", p.Name, "before", l.service)
-			}
-			if l.cut.isSet() {
-				l.cut.clear()
-				l.retry, l.retryAt = 0, time.Time{}
-			}
-			l.service, l.drain = p.Name, p.DrainTimeout
-			if l.close == nil {
-				s.open(e, l, now)
-			}
-			if l.close == nil {
-				again = earlier(again, l.retryAt)
-			}
+	for _, wanted := range v.table.Listeners {
+		l := s.listeners[wanted.Address]
+		if l == nil {
+			l = &listener{address: wanted.Address, text: wanted.Address.String()}
+			s.listeners[wanted.Address] = l
+		}
+		service := servicesOf(wanted)
+		if l.close != nil && l.service != service {
+			s.core.log.Info("listener leads to another service", "listener", l.text, "service", service, "before", l.service)
+		}
+		if l.cut.isSet() {
+			l.cut.clear()
+			l.retry, l.retryAt = 0, time.Time{}
+		}
+		l.service, l.routes, l.drain = service, wanted.Routes(), 0
+		for _, p := range wanted.Pools {
+			l.drain = max(l.drain, p.DrainTimeout)
+		}
+		if l.close == nil {
+			s.open(e, l, now)
+		}
+		if l.close == nil {
+			again = earlier(again, l.retryAt)
 		}
 	}
 	return again
+}
+
+// servicesOf returns the names of the services that share l.
+func servicesOf(l *pool.Listener) string {
+	names := make([]string, len(l.Pools))
+	for i, p := range l.Pools {
+		names[i] = p.Name
+	}
+	return strings.Join(names, ", ")
 }
 
 // open binds l unless it is too early to try again. The caller holds s.mu.
@@ -111,6 +128,17 @@ func (s *Server) open(e engine, l *listener, now time.Time) {
 	}
 	l.opened, l.err, l.retry, l.retryAt = o, nil, 0, time.Time{}
 	s.core.log.Info("listener open", "listener", o.bound.String(), "service", l.service)
+}
+
+// eachRouted calls do for each listener that several services share.
+func (s *Server) eachRouted(do func(*listener)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.listeners {
+		if l.routes && !l.cut.isSet() {
+			do(l)
+		}
+	}
 }
 
 // closeListeners closes all, for the end.
@@ -152,18 +180,16 @@ func (s *Server) Serving() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	for _, p := range t.Pools {
-		for _, address := range p.Listen {
-			l := s.listeners[address]
-			if l != nil && l.close != nil {
-				continue
-			}
-			err := errNotYet
-			if l != nil && l.err != nil {
-				err = l.err
-			}
-			errs = append(errs, fmt.Errorf("service %q: listener %s: %w", p.Name, address, err))
+	for _, wanted := range t.Listeners {
+		l := s.listeners[wanted.Address]
+		if l != nil && l.close != nil {
+			continue
 		}
+		err := errNotYet
+		if l != nil && l.err != nil {
+			err = l.err
+		}
+		errs = append(errs, fmt.Errorf("service %q: listener %s: %w", servicesOf(wanted), wanted.Address, err))
 	}
 	return errors.Join(errs...)
 }

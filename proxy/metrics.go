@@ -15,7 +15,7 @@ type collector struct {
 
 	connections, active, failures, bytes, refused, retries *prometheus.Desc
 	queued, spillover, resets, pauses, up, connectTime     *prometheus.Desc
-	dropped                                                *prometheus.Desc
+	dropped, unmatched                                     *prometheus.Desc
 }
 
 func newCollector(s *Server) *collector {
@@ -36,6 +36,7 @@ func newCollector(s *Server) *collector {
 		pauses:      desc("accept_pauses_total", "Pauses of accepting because this host was out of descriptors, ports or memory."),
 		up:          desc("listener_up", "1 where the listener is open, else 0.", "listener"),
 		connectTime: desc("connect_duration_seconds", "Time that successful connects to backends took, in seconds.", "service"),
+		unmatched:   desc("unmatched_total", "Connections to a listener of several services that no match took, by why, and what became of them: default, refused.", "listener", "why", "to"),
 		dropped:     desc("log_dropped_total", "Connection log lines lost because the log could not be written in time."),
 	}
 }
@@ -44,7 +45,7 @@ func newCollector(s *Server) *collector {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.connections, c.active, c.failures, c.bytes, c.refused, c.retries,
-		c.queued, c.spillover, c.resets, c.pauses, c.up, c.connectTime, c.dropped,
+		c.queued, c.spillover, c.resets, c.pauses, c.up, c.connectTime, c.dropped, c.unmatched,
 	} {
 		ch <- d
 	}
@@ -89,6 +90,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(c.up, up, l.Configured.String())
 	}
+	c.server.eachRouted(func(l *listener) {
+		for m := matched + 1; m < mismatches; m++ {
+			counter(c.unmatched, l.unmatched.defaulted[m].Load(), l.text, m.String(), "default")
+			counter(c.unmatched, l.unmatched.refused[m].Load(), l.text, m.String(), "refused")
+		}
+	})
 	if core.lines != nil {
 		counter(c.dropped, core.lines.dropped.Load())
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -49,7 +50,7 @@ func (p *netPair) resume() {
 func (p *netPair) run(next step) {
 	for {
 		switch next.do {
-		case doHeader:
+		case doHeader, doHello:
 			next = p.readHeader(next)
 		case doPark, doWait:
 			next = p.wait(next)
@@ -58,6 +59,8 @@ func (p *netPair) run(next step) {
 		case doRelay:
 			p.finish(p.relay())
 			return
+		case doFarewell:
+			next = p.sayFarewell(next)
 		case doReset:
 			p.ends[in].reset()
 			p.ends[out].reset()
@@ -100,7 +103,8 @@ func (p *netPair) wait(s step) step {
 }
 
 // readHeader looks at what the client has sent without consuming it, until
-// the session has seen the whole header; then that alone is consumed.
+// the session has seen the whole header or hello; then the header alone is
+// consumed.
 func (p *netPair) readHeader(s step) step {
 	client := &p.ends[in]
 	if err := client.conn.SetReadDeadline(s.until); err != nil {
@@ -109,26 +113,32 @@ func (p *netPair) readHeader(s step) step {
 	if why := p.cut(time.Now()); why != goesOn { // an interrupt may have come before the deadline
 		return p.refuse(why)
 	}
-	buffer := p.engine.buffers.Get().(*[bufferSize]byte)
-	defer p.engine.buffers.Put(buffer)
 	next := s
 	seen := 0
 	var failed error
 	err := client.raw.Read(func(fd uintptr) bool {
-		n, err := peek(int(fd), buffer[:maxHeader])
+		buffer := p.engine.buffers.Get().(*[bufferSize]byte) // not held while it waits
+		defer p.engine.buffers.Put(buffer)
+		n, err := peek(int(fd), buffer[:maxPeek])
 		switch {
-		case err == syscall.EAGAIN || err == nil && n > 0 && n == seen:
+		case err == syscall.EAGAIN:
 			return false
 		case err != nil:
 			failed = err
 			return true
-		case n == 0:
-			next = p.refuse(proxyHeader) // it has closed before the header was complete
+		case n == 0 || n == seen && hasEnded(int(fd)):
+			next = p.halted(time.Now())
 			return true
+		case n == seen:
+			return false
 		}
 		seen = n
 		consume, after := p.received(buffer[:n], time.Now())
-		if after.do == doHeader {
+		if after.do == s.do {
+			if hasEnded(int(fd)) {
+				next = p.halted(time.Now())
+				return true
+			}
 			return false
 		}
 		next = after
@@ -141,11 +151,31 @@ func (p *netPair) readHeader(s step) step {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return p.expired(time.Now())
 	case err != nil:
-		return p.refuse(proxyHeader)
+		return p.gone()
 	case failed != nil && next.do != doReset:
 		return p.gone()
 	}
 	return next
+}
+
+// sayFarewell tells the client that nobody is here for it and waits until it
+// has closed: an RST before that could take the farewell with it.
+func (p *netPair) sayFarewell(s step) step {
+	client := p.ends[in].conn
+	_ = client.SetReadDeadline(s.until) // fails on a socket that is gone, as the read will
+	if why := p.cut(time.Now()); why != goesOn {
+		return p.refuse(why)
+	}
+	_, _ = client.Write(s.words.bytes())
+	_ = client.CloseWrite()
+	_, err := io.CopyN(io.Discard, client, maxDiscard)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return p.expired(time.Now())
+	}
+	if err == io.EOF {
+		p.ends[in].close()
+	}
+	return p.refuse(s.reason)
 }
 
 // dial connects to the backend.

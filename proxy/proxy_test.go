@@ -203,6 +203,8 @@ type logLine struct {
 	Peer       string    `json:"peer"`
 	Listener   string    `json:"listener"`
 	Service    string    `json:"service"`
+	SNI        string    `json:"sni"`
+	Host       string    `json:"host"`
 	Backend    string    `json:"backend"`
 	ConnectMS  float64   `json:"connect_ms"`
 	DurationMS float64   `json:"duration_ms"`

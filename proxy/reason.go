@@ -23,6 +23,7 @@ const (
 	queueFull
 	queueTimeout
 	proxyHeader
+	noMatch
 	localFault
 	reasons // how many there are
 )
@@ -45,6 +46,7 @@ var reasonTexts = [reasons]string{
 	queueFull:        "queue-full",
 	queueTimeout:     "queue-timeout",
 	proxyHeader:      "proxy-header",
+	noMatch:          "no-match",
 	localFault:       "local-fault",
 }
 

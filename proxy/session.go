@@ -23,7 +23,7 @@ const (
 type session struct {
 	core     *core
 	listener *listener
-	service  *service                // nil: the listener belongs to none
+	service  *service                // nil: the listener belongs to none, or to several and it is not known yet to which
 	backend  atomic.Pointer[backend] // where it counts as active; nil: nowhere
 	waker    waker
 
@@ -32,7 +32,8 @@ type session struct {
 	addresses  header         // the client and where it connected to, after a PROXY header what that says
 	generation uint64
 	failOpen   bool
-	counted    bool // in service.active
+	counted    bool   // in service.active
+	asked      *asked // for the connection log; nil: nothing
 
 	send      pool.ProxyVersion
 	idle      time.Duration
@@ -69,9 +70,17 @@ func (s *session) accepted(c *core, l *listener, w waker, peer, local netip.Addr
 	for {
 		s.service = nil
 		v := c.view()
-		r := v.byListener[l.address]
-		if r == nil {
+		p := v.byListener[l.address]
+		if p == nil {
 			return s.refuse(noBackend)
+		}
+		r := p.only
+		if r == nil {
+			if p.listener.Trusts(s.peer.Addr()) {
+				s.now = step{do: doHeader, until: now.Add(headerTimeout)}
+				return s.now
+			}
+			return s.awaitHello(nil, now)
 		}
 		s.service = r.service
 		trusted := contains(r.pool.ProxyProtocol.Accept, s.peer.Addr())
@@ -107,22 +116,29 @@ func contains(prefixes []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// received takes the client's first bytes during the step header: all that
-// have come so far. Of those, consume belong to the header; the rest is the
-// begin of the stream. consume is 0 where more bytes are needed.
+// received takes the client's first bytes during the steps header and hello:
+// all that have come so far, which it may overwrite. Of those, consume belong to
+// the header; the rest is the begin of the stream. consume is 0 where more
+// bytes are needed, and during hello.
 func (s *session) received(data []byte, now time.Time) (consume int, next step) {
 	if why := s.cut(now); why != goesOn {
 		return 0, s.refuse(why)
 	}
+	if s.now.do == doHello {
+		return 0, s.greeted(data, now)
+	}
 	h, n, err := parseHeader(data)
 	if err != nil {
-		return 0, s.refuse(proxyHeader)
+		return 0, s.headerless()
 	}
 	if n == 0 {
 		return 0, s.now
 	}
 	if h.source.IsValid() {
 		s.addresses = h
+	}
+	if s.service == nil {
+		return n, s.awaitHello(data[n:], now)
 	}
 	r := s.core.view().byName[s.service.name]
 	if r == nil {
@@ -132,6 +148,26 @@ func (s *session) received(data []byte, now time.Time) (consume int, next step) 
 		return n, s.refuse(notAllowed)
 	}
 	return n, s.place(now)
+}
+
+// halted tells, during the steps header and hello, that the client has ended
+// its stream: what has come so far is all.
+func (s *session) halted(now time.Time) step {
+	if why := s.cut(now); why != goesOn {
+		return s.refuse(why)
+	}
+	if s.now.do == doHello {
+		return s.enter(pool.Hello{}, helloCut, now)
+	}
+	return s.headerless()
+}
+
+// headerless refuses a peer that sends no PROXY header.
+func (s *session) headerless() step {
+	if s.service == nil {
+		s.listener.unmatched.refused[badHeader].Add(1)
+	}
+	return s.refuse(proxyHeader)
 }
 
 // place finds a backend, or a place in the queue.
@@ -237,7 +273,11 @@ func (s *session) expired(now time.Time) step {
 	}
 	switch s.now.do {
 	case doHeader:
-		return s.refuse(proxyHeader)
+		return s.headerless()
+	case doHello:
+		return s.enter(pool.Hello{}, helloLate, now)
+	case doFarewell:
+		return s.refuse(s.now.reason)
 	case doPark:
 		return s.refuse(queueTimeout)
 	case doWait:
@@ -388,6 +428,10 @@ func (s *session) ended(why reason, now time.Time) {
 	if s.core.lines != nil {
 		var space [512]byte
 		s.core.lines.add(s.appendLine(space[:0], why, now))
+	}
+	if s.asked != nil {
+		s.core.names.Put(s.asked)
+		s.asked = nil
 	}
 	left := s.core.sessions.Add(-1)
 	if left == 0 && s.core.cut.isSet() || b != nil && b.cut.isSet() || s.listener.cut.isSet() || s.service != nil && s.service.cut.isSet() {

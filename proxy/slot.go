@@ -111,7 +111,22 @@ func (b *backend) leave() {
 type view struct {
 	table      *pool.Table
 	byName     map[string]*route
-	byListener map[netip.AddrPort]*route
+	byListener map[netip.AddrPort]*port
+}
+
+// of returns the route of p, nil for nil.
+func (v *view) of(p *pool.Pool) *route {
+	if p == nil {
+		return nil
+	}
+	return v.byName[p.Name]
+}
+
+// A port is a listener of the Table.
+type port struct {
+	listener *pool.Listener
+	only     *route // where every connection goes; nil: that depends on the client's hello
+	rest     *route // where those go that no match takes; nil: nowhere
 }
 
 // A route is a pool of the Table with its slots.

@@ -17,6 +17,14 @@ func setUserTimeout(raw syscall.RawConn, d time.Duration) {
 	})
 }
 
+// hasEnded reports whether the peer has ended its stream, bytes that still wait
+// to be read notwithstanding.
+func hasEnded(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&unix.POLLRDHUP != 0
+}
+
 // underWay tells how many bytes the peer has acknowledged so far, and whether
 // some that were written still wait for that.
 func underWay(raw syscall.RawConn) (acked uint64, waits bool) {
