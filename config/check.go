@@ -59,6 +59,7 @@ func (d *decoder) checkServices(c *Config) {
 			d.fail(at+".answer", "the hostnames are answered with host.addresses, which is empty; set it, or answer: direct")
 		}
 		d.checkBackends(s, at+".backends", c.Host.Addresses)
+		d.checkMatch(s.Service, at+".match")
 		d.checkProbe(&s.Probe, at+".probe")
 		if !d.has(at+".probe.proxyProtocol") && s.Probe.Port == 0 {
 			s.Probe.Proxy = s.ProxyProtocol.Send // the same port expects the same header

@@ -311,6 +311,41 @@ services:
 	}
 }
 
+// Two TLS sites and two HTTP sites, with one address and two ports.
+func TestMatch(t *testing.T) {
+	got := mustParse(t, `
+services:
+- name: shop
+  listen: ["0.0.0.0:80", "0.0.0.0:443"]
+  match: {sni: [Shop.Example., "*.Shop.example"], host: [shop.example, "*.xn--bcher-kva.example", "0:0::1", "[2001:DB8::1]"]}
+  backends: {static: ["10.0.0.1:80"]}
+- name: grpc
+  listen: ["0.0.0.0:443"]
+  match: {sni: [shop.example], alpn: [h2]}
+  backends: {static: ["10.0.0.2:80"]}
+- name: challenge
+  listen: ["0.0.0.0:443"]
+  match: {alpn: [acme-tls/1]}
+  backends: {static: ["10.0.0.3:80"]}
+- name: rest
+  listen: ["0.0.0.0:80", "0.0.0.0:443", "[::]:443"]
+  backends: {static: ["10.0.0.4:80"]}
+`)
+	var matches []pool.Match
+	for _, s := range got.Services {
+		matches = append(matches, s.Match)
+	}
+	want := []pool.Match{
+		{SNI: []string{"shop.example", "*.shop.example"}, Host: []string{"shop.example", "*.xn--bcher-kva.example", "::1", "2001:db8::1"}},
+		{SNI: []string{"shop.example"}, ALPN: []string{"h2"}},
+		{ALPN: []string{"acme-tls/1"}},
+		{},
+	}
+	if diff := cmp.Diff(want, matches, values); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func TestNearest(t *testing.T) {
 	known := []string{"listen", "idleTimeout", "tls", "maxConnections"}
 	for _, test := range []struct{ key, want string }{

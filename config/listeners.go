@@ -8,8 +8,9 @@ import (
 
 // A claim is somebody's wish to listen on an address and port, TCP.
 type claim struct {
-	addr netip.AddrPort
-	path string
+	addr    netip.AddrPort
+	path    string
+	service int // its index; -1: it is none of a service
 }
 
 // claims finds out who wants what another has, in one step for each. Port 0
@@ -61,13 +62,15 @@ func (c *claims) add(n claim) (before claim, met bool) {
 }
 
 // checkListeners checks that no two listeners want the same TCP port of the
-// same address: there would be no way to tell their connections apart.
+// same address: there would be no way to tell their connections apart, unless
+// both are of services and these have a match.
 func (d *decoder) checkListeners(c *Config) {
-	taken := newClaims()
-	add := func(path string, addr netip.AddrPort) {
-		before, met := taken.add(claim{addr, path})
+	taken, matches := newClaims(), newMatches(d, c.Services)
+	add := func(path string, addr netip.AddrPort, service int) {
+		before, met := taken.add(claim{addr, path, service})
 		switch {
 		case !met:
+		case before.addr == addr && before.service >= 0 && service >= 0 && before.service != service: // may be shared
 		case before.addr == addr:
 			d.fail(path, "%s is already taken by %s", addr, d.origin(before.path))
 		default:
@@ -76,15 +79,17 @@ func (d *decoder) checkListeners(c *Config) {
 	}
 	for i, a := range c.DNS.Listen {
 		if d.has("dns.listen") {
-			add(fmt.Sprintf("dns.listen[%d]", i), a)
+			add(fmt.Sprintf("dns.listen[%d]", i), a, -1)
 		} else {
-			add("dns.listen", a)
+			add("dns.listen", a, -1)
 		}
 	}
-	add("admin.listen", c.Admin.Listen)
+	add("admin.listen", c.Admin.Listen, -1)
 	for i, s := range c.Services {
 		for j, a := range s.Listen {
-			add(fmt.Sprintf("services[%d].listen[%d]", i, j), a)
+			path := fmt.Sprintf("services[%d].listen[%d]", i, j)
+			add(path, a, i)
+			matches.add(a, path, i)
 		}
 	}
 }

@@ -59,7 +59,7 @@ func service(to *Service) rule {
 		}.rule()},
 		{"allow", list(&s.Allow, maxNetworks, network)},
 		{"slowStart", duration(&s.SlowStart, 0, day)},
-		{"match", unavailable()},
+		{"match", match(&s.Match)},
 	}.rule()
 }
 

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
+
+	"haslohas.com/elbow/pool"
 )
 
 // holders says which service has what only one can have.
@@ -12,13 +15,23 @@ type holders map[claim]string
 // A claim is what only one service can have, in words.
 type claim string
 
-func listener(a netip.AddrPort) claim { return claim("listener " + a.String()) }
-func hostname(h string) claim         { return claim("hostname " + h) }
+func hostname(h string) claim { return claim("hostname " + h) }
+
+// connections is the claim to those of a listener that k stands for.
+func connections(a netip.AddrPort, k pool.MatchKey) claim {
+	if k.By == pool.MatchRest {
+		return claim("listener " + a.String())
+	}
+	return claim(k.String() + " on listener " + a.String())
+}
 
 func claimsOf(s *Service) []claim {
-	claims := make([]claim, 0, len(s.Listen)+len(s.Hostnames))
+	keys := s.Match.Keys()
+	claims := make([]claim, 0, len(s.Listen)*len(keys)+len(s.Hostnames))
 	for _, a := range s.Listen {
-		claims = append(claims, listener(a))
+		for _, k := range keys {
+			claims = append(claims, connections(a, k))
+		}
 	}
 	for _, h := range s.Hostnames {
 		claims = append(claims, hostname(h))
@@ -77,7 +90,7 @@ func (l *loop) grantAll(services []Service) []wanted {
 	for _, s := range named {
 		w := wanted{Service: s.Service, sourceName: cmp.Or(s.SourceName, s.Name)}
 		w.source = newSource(s.Source, cmp.Or(s.SourceKey, w.sourceName), w.sourceName, l.updated, l.Log)
-		w.Listen = grant(l.held, &w, s.Listen, listener, conflicts)
+		w.Listen, w.Match = grantListeners(l.held, &w, conflicts)
 		w.Hostnames = grant(l.held, &w, s.Hostnames, hostname, conflicts)
 		if conflicts[conflict{s.Name, anotherService, s.Name}] {
 			w.refused = append(w.refused, "another service of this name is left out")
@@ -86,6 +99,40 @@ func (l *loop) grantAll(services []Service) []wanted {
 	}
 	l.tellConflicts(conflicts)
 	return granted
+}
+
+// grantListeners returns on which addresses w may listen and for what. A name
+// that another service has on one of them is left out on all.
+func grantListeners(h holders, w *wanted, conflicts map[conflict]bool) ([]netip.AddrPort, pool.Match) {
+	lost := make(map[pool.MatchKey]bool)
+	for _, k := range w.Match.Keys() {
+		granted := grant(h, w, w.Listen, func(a netip.AddrPort) claim { return connections(a, k) }, conflicts)
+		if k.By == pool.MatchRest {
+			return granted, pool.Match{}
+		}
+		if len(granted) < len(w.Listen) {
+			if k.Name != "" {
+				k.ALPN = "" // the name with it, for whatever other protocol
+			}
+			lost[k] = true
+		}
+	}
+	m := pool.Match{
+		SNI:  without(w.Match.SNI, func(name string) bool { return lost[pool.MatchKey{Name: name, By: pool.MatchSNI}] }),
+		Host: without(w.Match.Host, func(name string) bool { return lost[pool.MatchKey{Name: name, By: pool.MatchHost}] }),
+		ALPN: without(w.Match.ALPN, func(protocol string) bool { return lost[pool.MatchKey{ALPN: protocol, By: pool.MatchSNI}] }),
+	}
+	if len(m.SNI) < len(w.Match.SNI) && len(m.SNI) == 0 {
+		m.ALPN = nil // it was for those names, not for all
+	}
+	if m.IsZero() {
+		return nil, m // and not the default of its listeners
+	}
+	return w.Listen, m
+}
+
+func without(all []string, is func(string) bool) []string {
+	return slices.DeleteFunc(slices.Clone(all), is)
 }
 
 // grant returns those of all that w holds and notes the others as refused.

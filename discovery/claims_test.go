@@ -2,6 +2,10 @@ package discovery
 
 import (
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"haslohas.com/elbow/pool"
 )
 
 func TestConflicts(t *testing.T) {
@@ -48,5 +52,53 @@ func TestTwoServicesOfOneName(t *testing.T) {
 		w.wantSets("web: 1")
 		w.wantStatus(SourceStatus{"web/test", 1, w.begin, "another service of this name is left out"})
 		w.wantGauge("elbow_discovery_conflicts", 1)
+	})
+}
+
+// Services share a listener by what they match; each name there has one owner.
+func TestConflictsOnASharedListener(t *testing.T) {
+	const one, two = "0.0.0.0:443", "0.0.0.0:8443"
+	inWorld(t, nil, func(w *world) {
+		matching := func(m pool.Match) func(*Service) { return func(s *Service) { s.Match = m } }
+		rest := service("rest", fixed(endpoints(1)), listening(one))
+		web := service("web", fixed(endpoints(2)), listening(one), listening(two), matching(pool.Match{SNI: []string{"a.test", "b.test"}, Host: []string{"a.test"}}))
+		api := service("api", fixed(endpoints(3)), listening(one), matching(pool.Match{SNI: []string{"b.test", "c.test"}, Host: []string{"b.test"}}))
+		h2 := service("h2", fixed(endpoints(4)), listening(one), matching(pool.Match{SNI: []string{"b.test"}, ALPN: []string{"h2"}}))
+		w.apply(rest, web, api, h2)
+		w.wantSets("api: 0.0.0.0:443 3; h2: 0.0.0.0:443 4; rest: 0.0.0.0:443 1; web: 0.0.0.0:443 0.0.0.0:8443 2")
+		match := func(name string) pool.Match {
+			for _, s := range w.last().Services {
+				if s.Name == name {
+					return s.Match
+				}
+			}
+			return pool.Match{}
+		}
+		if diff := cmp.Diff(pool.Match{SNI: []string{"c.test"}, Host: []string{"b.test"}}, match("api")); diff != "" {
+			t.Errorf("api -want +got:\n%s", diff)
+		}
+		w.wantStatus(SourceStatus{"rest/test", 1, w.begin, ""}, SourceStatus{"web/test", 1, w.begin, ""},
+			SourceStatus{"api/test", 1, w.begin, `sni b.test on listener 0.0.0.0:443 belongs to service "web"`},
+			SourceStatus{"h2/test", 1, w.begin, ""})
+		w.wantGauge("elbow_discovery_conflicts", 1)
+
+		// Who is left with no name at all does not become the default, and one
+		// that loses its names does not match by protocol alone.
+		late := service("late", fixed(endpoints(5)), listening(one), listening(two), matching(pool.Match{SNI: []string{"b.test"}, ALPN: []string{"h2", "h3"}}))
+		w.apply(late, rest, web, api, h2)
+		if got, want := describe(w.last()), "api: 0.0.0.0:443 3; h2: 0.0.0.0:443 4; late: 5; rest: 0.0.0.0:443 1; web: 0.0.0.0:443 0.0.0.0:8443 2"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if m := match("late"); !m.IsZero() {
+			t.Errorf("late matches %+v", m)
+		}
+
+		// What its holder gives up goes to the one who still asks.
+		web.Match.SNI = []string{"a.test"}
+		w.apply(rest, web, api, h2)
+		if diff := cmp.Diff(pool.Match{SNI: []string{"b.test", "c.test"}, Host: []string{"b.test"}}, match("api")); diff != "" {
+			t.Errorf("api -want +got:\n%s", diff)
+		}
+		w.wantGauge("elbow_discovery_conflicts", 0)
 	})
 }

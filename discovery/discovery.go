@@ -11,8 +11,9 @@
 //
 // # Who wins a conflict
 //
-// A listener or a hostname belongs to one service. Of two that claim it, the
-// one keeps it that already had it; where none had, the first in
+// A listener or a hostname belongs to one service, and where several share a
+// listener by their [pool.Match], so does each name there. Of two that claim it,
+// the one keeps it that already had it; where none had, the first in
 // [Want].Services. The other is served without it, and the conflict is
 // logged, counted and shown until it is gone.
 package discovery
