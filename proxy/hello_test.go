@@ -114,6 +114,7 @@ var tlsCases = []struct {
 	{"a name longer than its list", record(extension(0, sizes([]byte{0, 0, 9, 'a'}))), "malformed"},
 	{"names twice", record(named, named), "malformed"},
 	{"protocols twice", record(protocols("h2"), protocols("h2")), "malformed"},
+	{"the longest protocol", record(protocols(strings.Repeat("p", 255))), `tls "" [` + strings.Repeat("p", 255) + `]`},
 	{"an empty protocol", record(protocols("h2", "")), "malformed"},
 	{"no protocols", record(protocols()), "malformed"},
 	{"an extension longer than all of them", record([]byte{0, 0, 1, 0}), "malformed"},
@@ -196,8 +197,8 @@ func describeHello(data []byte) string {
 		return fmt.Sprintf("http %q", h.Name)
 	}
 	var offered []string
-	for p := h.Protocols; len(p) > 0; p = p[1+p[0]:] {
-		offered = append(offered, string(p[1:1+p[0]]))
+	for p := h.Protocols; len(p) > 0; p = p[1+int(p[0]):] {
+		offered = append(offered, string(p[1:1+int(p[0])]))
 	}
 	return fmt.Sprintf("tls %q %s", h.Name, offered)
 }
@@ -306,7 +307,7 @@ func FuzzHello(f *testing.F) {
 		if again := describeHello(more); o != unfinished && len(data) <= maxRequestHead/2 && again != got {
 			t.Errorf("%s, but with more bytes %s", got, again)
 		}
-		for p := h.Protocols; len(p) > 0; p = p[1+p[0]:] { // no part of it is cut short
+		for p := h.Protocols; len(p) > 0; p = p[1+int(p[0]):] { // no part of it is cut short
 			if p[0] == 0 || int(p[0]) >= len(p) {
 				t.Fatalf("protocols %q", h.Protocols)
 			}

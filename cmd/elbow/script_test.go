@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,17 +24,24 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts drives the binary as a user does: testdata/*.txtar. Each script
-// has two web servers, at $A and $B, and a control socket path, $SOCKET.
+// has two web servers, at $A and $B, two with TLS, at $SA and $SB, and a control
+// socket path, $SOCKET.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			for _, name := range []string{"A", "B"} {
-				s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-					fmt.Fprintln(w, "this is", name)
+			for name, scheme := range map[string]string{"A": "http", "B": "http", "SA": "https", "SB": "https"} {
+				s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					fmt.Fprintf(w, "this is %s, %s %s\n", name, scheme, r.Host)
 				}))
+				s.Config.ErrorLog = log.New(io.Discard, "", 0) // it says that probes end the handshake
+				if scheme == "https" {
+					s.StartTLS()
+				} else {
+					s.Start()
+				}
 				env.Defer(s.Close)
-				env.Setenv(name, strings.TrimPrefix(s.URL, "http://"))
+				env.Setenv(name, s.Listener.Addr().String())
 			}
 			// The path of a socket has room for 108 bytes; $WORK may be longer.
 			dir, err := os.MkdirTemp("", "elbow")
