@@ -53,7 +53,7 @@ type ListenerStatus struct {
 	Address     string   `json:"address"`
 	Connections int      `json:"connections"`           // of all services that share it
 	Error       string   `json:"error,omitempty"`       // why it is not open
-	SharedWith  []string `json:"shared_with,omitempty"` // the other services, told apart by what clients ask for
+	SharedWith  []string `json:"shared_with,omitempty"` // the other services, the first few; they are told apart by what clients ask for
 }
 
 // A NameStatus is what a hostname of a service resolves to and for how long
@@ -206,13 +206,16 @@ func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[netip.AddrPo
 	return out
 }
 
+// fewServices bounds how many of the services that share a listener are named.
+const fewServices = 8
+
 // listenersOf says how the listeners of p are.
 func listenersOf(t *pool.Table, p *pool.Pool, listeners map[netip.AddrPort]Listener) []ListenerStatus {
 	out := make([]ListenerStatus, len(p.Listen))
 	for i, a := range p.Listen {
 		out[i].Address = a.String()
 		for _, other := range t.Listener(a).Pools {
-			if other != p {
+			if other != p && len(out[i].SharedWith) < fewServices {
 				out[i].SharedWith = append(out[i].SharedWith, other.Name)
 			}
 		}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -390,5 +391,21 @@ func TestUnreadableZone(t *testing.T) {
 		name + ":5:28: dns.zones[2].file: reading the zone file: stat " + huge + "/x: not a directory"
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+// A match cannot be made so large that its combinations fill the memory.
+func TestMatchIsBounded(t *testing.T) {
+	var names, protocols []string
+	for i := range maxMatchNames {
+		names = append(names, fmt.Sprintf("x%d.test", i))
+	}
+	for i := range maxProtocols {
+		protocols = append(protocols, fmt.Sprintf("p%d", i))
+	}
+	_, err := Parse("x", fmt.Appendf(nil, "services: [{name: a, listen: ['127.0.0.1:80', '127.0.0.1:81'], backends: {static: ['10.0.0.1:80']}, match: {sni: [%s], alpn: [%s]}}]",
+		strings.Join(names, ","), strings.Join(protocols, ",")))
+	if err == nil || !strings.Contains(err.Error(), "makes 32000 combinations of name, protocol and listener, at most 16384 are allowed") {
+		t.Errorf("Parse: %v", err)
 	}
 }

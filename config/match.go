@@ -13,6 +13,7 @@ import (
 const (
 	maxMatchNames = 1000
 	maxProtocols  = 16
+	maxMatches    = 1 << 14 // names, protocols and listeners combined
 )
 
 func match(m *pool.Match) rule {
@@ -106,5 +107,9 @@ func (d *decoder) checkMatch(s *pool.Service, at string) {
 		d.fail(at, "matches nothing; name something in sni, host or alpn, or leave it out for the service that takes the rest")
 	case len(s.Listen) == 0 && !d.has(strings.TrimSuffix(at, "match")+"listen"):
 		d.fail(at, "is about connections, and the service has no listen")
+	default:
+		if n := len(s.Match.Keys()) * len(s.Listen); n > maxMatches {
+			d.fail(at, "makes %d combinations of name, protocol and listener, at most %d are allowed", n, maxMatches)
+		}
 	}
 }

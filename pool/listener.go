@@ -26,6 +26,7 @@ type Listener struct {
 
 	tls, http nameIndex
 	routes    bool
+	trusted   []netip.Prefix
 }
 
 // Routes reports whether what the client says must be known to find the pool.
@@ -34,11 +35,9 @@ func (l *Listener) Routes() bool { return l.routes }
 
 // Trusts reports whether a connection from peer begins with a PROXY header.
 func (l *Listener) Trusts(peer netip.Addr) bool {
-	for _, p := range l.Pools {
-		for _, network := range p.ProxyProtocol.Accept {
-			if network.Contains(peer.WithZone("")) { // a Prefix contains no address with a zone
-				return true
-			}
+	for _, network := range l.trusted {
+		if network.Contains(peer.WithZone("")) { // a Prefix contains no address with a zone
+			return true
 		}
 	}
 	return false
@@ -67,6 +66,9 @@ func (l *Listener) Route(h Hello) *Pool {
 // with that.
 func (l *Listener) add(p *Pool) {
 	l.Pools = append(l.Pools, p)
+	if accept := p.ProxyProtocol.Accept; !slices.Equal(accept, l.trusted) { // as a rule they are all the same
+		l.trusted = append(l.trusted, accept...)
+	}
 	for _, k := range p.Match.Keys() {
 		l.routes = l.routes || k.By != MatchRest
 		switch k.By {

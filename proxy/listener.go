@@ -102,11 +102,16 @@ func (s *Server) follow(e engine, v *view, now time.Time) (again time.Time) {
 	return again
 }
 
-// servicesOf returns the names of the services that share l.
+// servicesOf returns the names of the services that share l, the first few.
 func servicesOf(l *pool.Listener) string {
-	names := make([]string, len(l.Pools))
+	const most = 8
+	var names []string
 	for i, p := range l.Pools {
-		names[i] = p.Name
+		if i == most {
+			names = append(names, fmt.Sprintf("and %d more", len(l.Pools)-most))
+			break
+		}
+		names = append(names, p.Name)
 	}
 	return strings.Join(names, ", ")
 }

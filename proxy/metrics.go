@@ -70,7 +70,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		counter(c.resets, s.resets[in].Load(), s.name, "client")
 		counter(c.resets, s.resets[out].Load(), s.name, "backend")
 		for r := range reasons {
-			if r.refused() {
+			if r.refused() && r != noMatch { // that is before it is known which service
 				counter(c.refused, s.refused[r].Load(), s.name, r.String())
 			}
 		}
