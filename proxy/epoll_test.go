@@ -228,3 +228,36 @@ func churn(address string, way int) error {
 	}
 	return nil
 }
+
+// A loop has nothing to do while a client is slow with its hello.
+func TestUnfinishedHelloDoesNotSpin(t *testing.T) {
+	var e *epollEngine
+	f := newFixture(t, func(c *core) (engine, error) {
+		made, err := makeEpollEngine(c, 1)
+		e, _ = made.(*epollEngine)
+		return made, err
+	})
+	f.serve(sites(t, false)...)
+	client := f.connectTo(f.shared())
+	io.WriteString(client, "GET /")
+	look := func() (round uint64, seen int) {
+		l := e.loops[0]
+		l.do(func() {
+			round = l.round
+			l.pairs.each(func(p *pair) { seen = p.seen })
+		})
+		return round, seen
+	}
+	f.await("the begin of the hello to be looked at", func() bool {
+		_, seen := look()
+		return seen == len("GET /")
+	})
+	const looks = 1000
+	before, _ := look()
+	for range looks {
+		look() // each takes a round by itself
+	}
+	if after, _ := look(); after-before > 2*looks {
+		t.Errorf("%d rounds for %d orders", after-before, looks)
+	}
+}

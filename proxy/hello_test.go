@@ -314,3 +314,23 @@ func FuzzHello(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkHello(b *testing.B) {
+	hello := helloOf(b, &tls.Config{ServerName: "www.b.example", NextProtos: []string{"h2", "http/1.1"}})
+	request := "GET /index.html HTTP/1.1\r\nHost: www.b.example\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n"
+	for name, data := range map[string][]byte{
+		"TLS":              hello,
+		"TLS in 4 records": inRecords(hello, (len(hello)+3)/4),
+		"HTTP":             []byte(request),
+	} {
+		b.Run(name, func(b *testing.B) {
+			space := make([]byte, len(data))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, o := parseHello(space[:copy(space, data)]); o != understood {
+					b.Fatal(o)
+				}
+			}
+		})
+	}
+}

@@ -236,7 +236,7 @@ func (s *session) pick(now time.Time) (next step, full bool) {
 		s.generation, s.failOpen = v.table.Generation, r.pool.Traffic.FailOpen
 		s.send, s.idle, s.halfClose = r.pool.ProxyProtocol.Send, r.pool.IdleTimeout, r.pool.HalfCloseTimeout
 		s.timeout = r.pool.Connect.Timeout
-		again := s.attempts > 0 || s.now.do != doReset // a fresh session has done nothing yet: its step is zero
+		again := s.attempts > 0 || s.now.do == doPark || s.now.do == doWait // else the client was heard of just now
 		if s.attempts > 0 && s.faultEnds.IsZero() {
 			s.retries++
 			s.service.retries.Add(1)
