@@ -233,7 +233,7 @@ func churn(address string, way int) error {
 func TestUnfinishedHelloDoesNotSpin(t *testing.T) {
 	var e *epollEngine
 	f := newFixture(t, func(c *core) (engine, error) {
-		made, err := makeEpollEngine(c, 1)
+		made, err := newEpollEngine(c, 1)
 		e, _ = made.(*epollEngine)
 		return made, err
 	})
