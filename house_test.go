@@ -42,6 +42,8 @@ var mayImport = map[string][]string{
 	"acceptance": {},
 	"bench":      {},
 
+	"internal/elbowtest": {},
+
 	"cmd/elbow": {"admin", "config", "discovery", "discovery/file", "discovery/static",
 		"dnsserver", "handover", "health", "pool", "proxy", "state", "watch"},
 }

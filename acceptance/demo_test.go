@@ -14,16 +14,14 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"haslohas.com/elbow/internal/elbowtest"
 )
 
 // TestDemo runs the demo as a user without rights and plays the user: a
 // minion is stopped at the terminal, the proxy goes on.
 func TestDemo(t *testing.T) {
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "demo", "--exit-after", "20s")
+	cmd := exec.Command(elbowtest.Binary(t), "demo", "--exit-after", "20s")
 	cmd.Dir = "/"
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -67,7 +65,7 @@ func TestDemo(t *testing.T) {
 		}
 		return len(r.Answer), r.Answer[0].Header().Ttl
 	}
-	eventually(t, 10*time.Second, "all three minions serve", func() bool { return len(minions()) == 3 })
+	elbowtest.Eventually(t, 10*time.Second, "all three minions serve", func() bool { return len(minions()) == 3 })
 	if n, ttl := resolve(); n != 3 || ttl != 30 {
 		t.Errorf("%d addresses with TTL %d, want 3 with 30", n, ttl)
 	}
@@ -78,12 +76,12 @@ func TestDemo(t *testing.T) {
 	}
 
 	io.WriteString(terminal, "stop 2\n")
-	eventually(t, 5*time.Second, "minion2 is out of DNS", func() bool { n, ttl := resolve(); return n == 2 && ttl == 5 })
+	elbowtest.Eventually(t, 5*time.Second, "minion2 is out of DNS", func() bool { n, ttl := resolve(); return n == 2 && ttl == 5 })
 	if seen := minions(); seen["minion2"] || len(seen) != 2 {
 		t.Errorf("served by %v", seen)
 	}
 	io.WriteString(terminal, "start 2\n")
-	eventually(t, 10*time.Second, "minion2 is back", func() bool { return len(minions()) == 3 })
+	elbowtest.Eventually(t, 10*time.Second, "minion2 is back", func() bool { return len(minions()) == 3 })
 
 	io.WriteString(terminal, "quit\n")
 	if err := cmd.Wait(); err != nil {

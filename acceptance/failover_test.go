@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"haslohas.com/elbow/internal/elbowtest"
 )
 
 const (
@@ -111,22 +113,22 @@ func TestOneServerIsKilledUnderLoad(t *testing.T) {
 	defer l.stop()
 
 	refusals := fmt.Sprintf(`elbow_proxy_connections_total{backend=%q,service="web"}`, serverA)
-	eventually(t, 10*time.Second, "the load reaches both", func() bool { return e.metric(refusals) > 200 })
+	elbowtest.Eventually(t, 10*time.Second, "the load reaches both", func() bool { return e.Metric(refusals) > 200 })
 
 	killed := time.Now()
 	a.kill()
-	inDNS := eventually(t, time.Second, "DNS drops the dead server", func() bool {
+	inDNS := elbowtest.Eventually(t, time.Second, "DNS drops the dead server", func() bool {
 		return slices.Equal(e.resolve("direct.public.haslohas.com", "udp").addresses, onlyB)
 	})
 	if got := e.resolve("direct.public.haslohas.com", "udp"); got.ttl != 5 {
 		t.Errorf("the TTL of what remains is %d, want the degraded one, 5", got.ttl)
 	}
-	down := eventually(t, 2*time.Second, "the state is down", func() bool { return e.backends("web")[0].State == "down" })
+	down := elbowtest.Eventually(t, 2*time.Second, "the state is down", func() bool { return e.Backends("web")[0].State == "down" })
 	t.Logf("out of DNS %s after the kill, down after %s", inDNS, inDNS+down)
 
 	failures := 0.0
 	for _, reason := range []string{"refused", "timeout", "reset", "unreachable"} {
-		failures += e.metric(fmt.Sprintf(`elbow_proxy_connect_failures_total{backend=%q,reason=%q,service="web"}`, serverA, reason))
+		failures += e.Metric(fmt.Sprintf(`elbow_proxy_connect_failures_total{backend=%q,reason=%q,service="web"}`, serverA, reason))
 	}
 	t.Logf("failed connects to the dead server: %v", failures)
 	if failures < 1 || failures > 3 {
@@ -136,11 +138,11 @@ func TestOneServerIsKilledUnderLoad(t *testing.T) {
 	back := time.Now()
 	path, _ := exec.LookPath("nginx")
 	a.start(path)
-	took := eventually(t, 15*time.Second, "the server is back in DNS", func() bool {
+	took := elbowtest.Eventually(t, 15*time.Second, "the server is back in DNS", func() bool {
 		return slices.Equal(e.resolve("direct.public.haslohas.com", "udp").addresses, both)
 	})
-	before := e.metric(refusals)
-	eventually(t, 5*time.Second, "the server that came back serves", func() bool { return e.metric(refusals) > before+50 })
+	before := e.Metric(refusals)
+	elbowtest.Eventually(t, 5*time.Second, "the server that came back serves", func() bool { return e.Metric(refusals) > before+50 })
 	t.Logf("back in DNS %s after its start", took)
 
 	requests := l.stop()
@@ -172,8 +174,8 @@ func TestAllServersAreDown(t *testing.T) {
 			e := startElbow(t, configured(test.rule))
 			a.kill()
 			b.kill()
-			eventually(t, 15*time.Second, "both are down", func() bool {
-				bs := e.backends("direct")
+			elbowtest.Eventually(t, 15*time.Second, "both are down", func() bool {
+				bs := e.Backends("direct")
 				return bs[0].State == "down" && bs[1].State == "down"
 			})
 			got := e.resolve("direct.public.haslohas.com", "udp")
@@ -183,13 +185,13 @@ func TestAllServersAreDown(t *testing.T) {
 			if _, err := ask(http.DefaultClient, e.listen); err == nil {
 				t.Error("a request succeeded without a server")
 			}
-			if tried := e.metric(fmt.Sprintf(`elbow_proxy_connect_failures_total{backend=%q,reason="refused",service="web"}`, serverA)); (tried > 0) != (test.rule == "all") {
+			if tried := e.Metric(fmt.Sprintf(`elbow_proxy_connect_failures_total{backend=%q,reason="refused",service="web"}`, serverA)); (tried > 0) != (test.rule == "all") {
 				t.Errorf("%v connects were tried under the rule %s", tried, test.rule)
 			}
 			// A server that comes back is found, by traffic or by the probe.
 			path, _ := exec.LookPath("nginx")
 			b.start(path)
-			eventually(t, 15*time.Second, "requests are served again", func() bool {
+			elbowtest.Eventually(t, 15*time.Second, "requests are served again", func() bool {
 				server, err := ask(http.DefaultClient, e.listen)
 				return err == nil && server == serverB
 			})
@@ -201,7 +203,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	startWebServer(t, serverA)
 	startWebServer(t, serverB)
 	e := startElbow(t, configured("all"))
-	before := e.backends("web")
+	before := e.Backends("web")
 	l := startLoad(t, e.listen, 200)
 	defer l.stop()
 
@@ -211,11 +213,9 @@ func TestReloadUnderLoad(t *testing.T) {
 		<-tick.C
 		// Each reload changes something that the proxy and the answers carry.
 		e.configure(configured([]string{"all", "refuse"}[i%2]))
-		if err := e.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
+		e.Signal(syscall.SIGHUP)
 	}
-	if ok := e.metric("elbow_config_last_reload_successful"); ok != 1 {
+	if ok := e.Metric("elbow_config_last_reload_successful"); ok != 1 {
 		t.Errorf("elbow_config_last_reload_successful is %v", ok)
 	}
 	for _, r := range l.stop() {
@@ -223,13 +223,13 @@ func TestReloadUnderLoad(t *testing.T) {
 			t.Errorf("a request failed: %v", r.err)
 		}
 	}
-	if after := e.backends("web"); !slices.EqualFunc(before, after, func(x, y backend) bool { return x.State == y.State && x.Since.Equal(y.Since) }) {
+	if after := e.Backends("web"); !slices.EqualFunc(before, after, func(x, y elbowtest.Backend) bool { return x.State == y.State && x.Since.Equal(y.Since) }) {
 		t.Errorf("reloads changed the states from %v to %v", before, after)
 	}
 
 	e.configure("services: [{name: 7, bananas: 1}]")
-	e.cmd.Process.Signal(syscall.SIGHUP)
-	eventually(t, 5*time.Second, "the broken file is reported", func() bool { return e.metric("elbow_config_last_reload_successful") == 0 })
+	e.Signal(syscall.SIGHUP)
+	elbowtest.Eventually(t, 5*time.Second, "the broken file is reported", func() bool { return e.Metric("elbow_config_last_reload_successful") == 0 })
 	if _, err := ask(http.DefaultClient, e.listen); err != nil {
 		t.Errorf("after a broken file: %v", err)
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"haslohas.com/elbow/internal/elbowtest"
 )
 
 // TestAnswersAsOtherServersDo serves one zone with elbow, Knot and NSD and asks
@@ -64,14 +66,14 @@ zone:
 	}
 	e := startElbow(t, `
 stateDir: ""
-admin: {listen: "ADMIN", socket: ""}
+admin: {listen: "ADMIN", socket: DIR/elbow.sock}
 dns:
   listen: ["DNS"]
   rateLimit: {perSecond: 0}
   zones: [{name: example.org, file: `+zone+`}]
 `)
 	for name, addr := range peers {
-		eventually(t, 10*time.Second, name+" answers", func() bool {
+		elbowtest.Eventually(t, 10*time.Second, name+" answers", func() bool {
 			said, err := lookUp(addr, "www.example.org", dns.TypeA)
 			return err == nil && strings.HasPrefix(said, "NOERROR")
 		})

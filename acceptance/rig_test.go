@@ -3,48 +3,23 @@
 package acceptance
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"haslohas.com/elbow/internal/elbowtest"
 )
 
-// binary is the elbow under test, built once for all tests.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "elbow-acceptance-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "elbow")
-	out, err := exec.Command("go", "build", "-o", path, "haslohas.com/elbow/cmd/elbow").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	// Others have to be able to run it: one test is another user.
-	return path, os.Chmod(dir, 0o755)
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := binary(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(elbowtest.Main(m)) }
 
 // A webServer is an nginx with one process that can be killed and started again.
 type webServer struct {
@@ -82,7 +57,7 @@ func (w *webServer) start(path string) {
 	if err := w.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	eventually(w.t, 5*time.Second, w.addr+" answers", func() bool {
+	elbowtest.Eventually(w.t, 5*time.Second, w.addr+" answers", func() bool {
 		c, err := net.Dial("tcp", w.addr)
 		if err == nil {
 			c.Close()
@@ -100,13 +75,11 @@ func (w *webServer) kill() {
 	}
 }
 
-// An elbow is a running daemon.
+// An elbow is a running daemon and where it listens.
 type elbow struct {
+	*elbowtest.Daemon
 	t      *testing.T
-	dir    string
-	cmd    *exec.Cmd
-	log    bytes.Buffer // standard error
-	listen string       // of the service web
+	listen string // of the service web
 	dns    string
 	admin  string
 }
@@ -115,115 +88,25 @@ type elbow struct {
 // of the ports, and waits until it is ready.
 func startElbow(t *testing.T, template string) *elbow {
 	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ports := freePorts(t, 3)
 	e := &elbow{
-		t: t, dir: t.TempDir(),
+		t:      t,
 		listen: "127.0.0.1:" + ports[0],
 		dns:    "127.0.0.1:" + ports[1],
 		admin:  "127.0.0.1:" + ports[2],
 	}
-	e.configure(template)
-	e.cmd = exec.Command(path, "run", "--config", e.config(), "--shutdown-timeout", "2s")
-	e.cmd.Stderr = &e.log
-	if err := e.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		e.cmd.Process.Signal(syscall.SIGTERM)
-		if err := e.cmd.Wait(); err != nil {
-			t.Errorf("elbow ended with %v", err)
-		}
-		if t.Failed() {
-			t.Logf("log of elbow:\n%s", e.log.String())
-		}
-		if s := e.log.String(); strings.Contains(s, "panic") {
-			t.Errorf("elbow panicked:\n%s", s)
-		}
-	})
-	eventually(t, 15*time.Second, "elbow is ready", func() bool {
-		r, err := http.Get("http://" + e.admin + "/readyz")
-		if err != nil {
-			return false
-		}
-		r.Body.Close()
-		return r.StatusCode == http.StatusOK
-	})
+	e.Daemon = elbowtest.Start(t, e.fill(template), elbowtest.Options{})
 	return e
 }
 
-func (e *elbow) config() string { return filepath.Join(e.dir, "elbow.yaml") }
-
-// configure writes the configuration, whole or not at all.
+// configure puts another configuration in the place of the first.
 func (e *elbow) configure(template string) {
 	e.t.Helper()
-	text := strings.NewReplacer("LISTEN", e.listen, "DNS", e.dns, "ADMIN", e.admin, "DIR", e.dir).Replace(template)
-	if err := os.WriteFile(e.config()+".new", []byte(text), 0o644); err != nil {
-		e.t.Fatal(err)
-	}
-	if err := os.Rename(e.config()+".new", e.config()); err != nil {
-		e.t.Fatal(err)
-	}
+	e.Configure(e.fill(template))
 }
 
-type backend struct {
-	Address, State, Reason string
-	Since                  time.Time
-	Eligible               bool
-}
-
-// backends returns what the API says of a service.
-func (e *elbow) backends(service string) []backend {
-	e.t.Helper()
-	var status struct {
-		Services []struct {
-			Name     string
-			Backends []backend
-		}
-	}
-	if err := json.Unmarshal([]byte(e.get("/api/v1/status")), &status); err != nil {
-		e.t.Fatal(err)
-	}
-	for _, s := range status.Services {
-		if s.Name == service {
-			return s.Backends
-		}
-	}
-	e.t.Fatalf("no service %s", service)
-	return nil
-}
-
-// metric returns the value of a series, 0 if there is none. The series is
-// named with all its labels, in the order of their names.
-func (e *elbow) metric(series string) float64 {
-	e.t.Helper()
-	for line := range strings.Lines(e.get("/metrics")) {
-		if value, ok := strings.CutPrefix(line, series+" "); ok {
-			var f float64
-			if _, err := fmt.Sscan(value, &f); err != nil {
-				e.t.Fatal(err)
-			}
-			return f
-		}
-	}
-	return 0
-}
-
-func (e *elbow) get(path string) string {
-	e.t.Helper()
-	r, err := http.Get("http://" + e.admin + path)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	defer r.Body.Close()
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	return string(body)
+func (e *elbow) fill(template string) string {
+	return strings.NewReplacer("LISTEN", e.listen, "DNS", e.dns, "ADMIN", e.admin).Replace(template)
 }
 
 // An answer is what a client makes of a DNS response.
@@ -275,18 +158,4 @@ func freePorts(t *testing.T, n int) []string {
 		ports = append(ports, port)
 	}
 	return ports
-}
-
-func eventually(t *testing.T, within time.Duration, what string, done func() bool) time.Duration {
-	t.Helper()
-	begin := time.Now()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		if time.Since(begin) > within {
-			t.Fatalf("not within %s: %s", within, what)
-		}
-		<-tick.C
-	}
-	return time.Since(begin)
 }
