@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 
 	"acceptance": {},
 	"bench":      {},
+	"chaos":      {},
 
 	"internal/elbowtest": {},
 
