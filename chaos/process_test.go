@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -104,6 +105,15 @@ func (p process) cpu() time.Duration {
 		sum += time.Duration(n) * 10 * time.Millisecond
 	}
 	return sum
+}
+
+// isOver reports whether the process has ended, be it that nobody has asked how.
+func (p process) isOver() bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	return strings.HasPrefix(string(b[bytes.LastIndexByte(b, ')')+1:]), " Z")
 }
 
 // connections returns the TCP connections of the process's namespace that are

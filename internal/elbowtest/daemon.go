@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,10 +70,29 @@ type Options struct {
 type Daemon struct {
 	Dir string // its folder: elbow.yaml, elbow.sock
 
-	t      *testing.T
-	cmd    *exec.Cmd
-	log    bytes.Buffer // standard error
-	client http.Client
+	t       *testing.T
+	cmd     *exec.Cmd   // the first process
+	process *os.Process // the newest one
+	log     log
+	client  http.Client
+}
+
+// A log is what the processes say on standard error.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+func (l *log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // Start runs the daemon until the test ends, and returns when it is ready. In
@@ -100,9 +121,11 @@ func Start(t *testing.T, config string, o Options) *Daemon {
 	if o.Start != nil {
 		start = o.Start
 	}
+	d.cmd.WaitDelay = 20 * time.Second // for the processes of upgrades, which have the same standard error
 	if err := start(d.cmd); err != nil {
 		t.Fatal(err)
 	}
+	d.process = d.cmd.Process
 	t.Cleanup(d.end)
 	Eventually(t, 15*time.Second, "elbow is ready", func() bool {
 		r, err := d.client.Get("http://elbow/readyz")
@@ -142,13 +165,32 @@ func (d *Daemon) Configure(config string) {
 	}
 }
 
-// PID returns the number of the process.
-func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+// PID returns the number of the newest process.
+func (d *Daemon) PID() int { return d.process.Pid }
 
-// Signal sends a signal to the process.
+var takenOver = regexp.MustCompile(`a new process has taken over.* successor=(\d+)`)
+
+// Upgrade has a new process take over and returns how long that took.
+func (d *Daemon) Upgrade() time.Duration {
+	d.t.Helper()
+	upgrades := func() [][]string { return takenOver.FindAllStringSubmatch(d.log.String(), -1) }
+	before := len(upgrades())
+	d.Signal(syscall.SIGUSR2)
+	took := Eventually(d.t, 15*time.Second, "a new process takes over", func() bool { return len(upgrades()) > before })
+	pid, err := strconv.Atoi(upgrades()[before][1])
+	if err == nil {
+		d.process, err = os.FindProcess(pid)
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return took
+}
+
+// Signal sends a signal to the newest process.
 func (d *Daemon) Signal(s syscall.Signal) {
 	d.t.Helper()
-	if err := d.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := d.process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		d.t.Error(err)
 	}
 }
