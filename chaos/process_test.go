@@ -145,7 +145,7 @@ func (p process) limitDescriptors(n uint64) {
 }
 
 // maxPipes is how many pipes the pool of the proxy keeps at most.
-const maxPipes = 64
+const maxPipes = 48
 
 // isBack reports what of kinds is more than it was before; empty: nothing.
 func isBack(kinds, before map[string]int) string {

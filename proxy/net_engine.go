@@ -11,7 +11,9 @@ import (
 	"time"
 )
 
-// Keep-alive probes find a peer that vanished while nobody sends.
+// Keep-alive probes find a peer that vanished while nobody sends: after a
+// minute, or where TCP_USER_TIMEOUT is set after that, which counts instead of
+// the unanswered probes then (tcp(7)).
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3}
 
 // bufferSize is how much is read at once. A buffer is held only while it has
