@@ -10,8 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 // variable tells a process that it is a successor, and which descriptor its
@@ -41,21 +44,67 @@ func (p *Program) Start() (*Successor, error) {
 	if err != nil {
 		return nil, err
 	}
+	s := &Successor{link: ours, exited: make(chan struct{})}
+	sibling := hasManager()
+	err = s.start(p, theirs, sibling)
+	if errors.Is(err, syscall.EINVAL) && sibling { // the first process of a container has no parent to give it to
+		err = s.start(p, theirs, false)
+	}
+	if err = errors.Join(err, theirs.Close()); err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	return s, nil
+}
+
+// hasManager reports whether a service manager has started this process, which
+// it then is a child of (sd_notify(3)).
+func hasManager() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
+
+// start runs the program with theirs as its end of the link, as a child or as
+// a sibling of this process.
+//
+// It is a sibling where there is a service manager: systemd before version
+// 255 gives a main process that is not its own child no time to end. When the
+// service is stopped, it sends SIGKILL right behind SIGTERM.
+func (s *Successor) start(p *Program, theirs *os.File, sibling bool) error {
 	cmd := exec.Command(p.path)
 	cmd.Args = p.args
 	cmd.Env = append(os.Environ(), variable+"=3") // the first of ExtraFiles
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
-	err = cmd.Start()
-	if err = errors.Join(err, theirs.Close()); err != nil {
-		return nil, errors.Join(err, ours.Close())
+	pidfd := -1
+	if sibling {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_PARENT, PidFD: &pidfd}
 	}
-	s := &Successor{cmd: cmd, link: ours, exited: make(chan struct{})}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s.cmd = cmd
 	go func() { // ends with the process
 		defer close(s.exited)
+		if pidfd >= 0 {
+			awaitEnd(pidfd)
+			s.status = errUnknownStatus
+			return
+		}
 		s.status = cmd.Wait()
 	}()
-	return s, nil
+	return nil
+}
+
+// errUnknownStatus stands for the status of a process that is not a child of
+// this one.
+var errUnknownStatus = errors.New("why, its own messages say")
+
+// awaitEnd waits until the process of pidfd has ended, and closes pidfd.
+func awaitEnd(pidfd int) {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	_ = unix.Close(pidfd) // there is nothing to lose in it
 }
 
 // PID is the number of the new process.
