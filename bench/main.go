@@ -38,7 +38,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newProxy(), newBackend())
+	root.AddCommand(newProxy(), newBackend(), newBare())
 	return root
 }
 

@@ -22,11 +22,12 @@ import (
 type peer struct {
 	name    string
 	binary  string
-	args    []string // CONFIG is replaced by the path of the configuration
+	args    []string // with LISTEN, BACKEND and CONFIG, the path of the configuration
 	env     []string
 	file    string // the name of the configuration
-	config  string // its text with LISTEN, BACKEND, DIR and MODULE
+	config  string // its text with LISTEN, BACKEND, DIR and MODULE; file empty: there is none
 	version []string
+	small   bool // it carries small messages only
 }
 
 var (
@@ -43,7 +44,8 @@ var (
 // streamModule is where Debian's libnginx-mod-stream puts the TCP proxy.
 const streamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
-// findPeers returns the proxies that are on this machine, elbow's engines first,
+// findPeers returns the proxies that are on this machine, elbow's engines first
+// and the bare relay last,
 // and says which are not.
 func findPeers(elbow string) (found []peer, missing []string) {
 	for _, engine := range elbowEngines {
@@ -65,6 +67,11 @@ func findPeers(elbow string) (found []peer, missing []string) {
 		p.binary = path
 		found = append(found, p)
 	}
+	found = append(found, peer{
+		name: "bare", binary: "/proc/self/exe", args: []string{"bare", "LISTEN", "BACKEND"},
+		env:   []string{"GOMAXPROCS=2"}, // its one thread waits in a system call
+		small: true,
+	})
 	return found, missing
 }
 
@@ -80,6 +87,9 @@ func elbowPeer(binary, engine string, processors int) peer {
 
 // about returns the first line of what the peer says of its version.
 func (p *peer) about() string {
+	if p.version == nil {
+		return "what is left when a relay only moves bytes, see bench/bare.go"
+	}
 	out, err := exec.Command(p.binary, p.version...).CombinedOutput()
 	if err != nil {
 		return "unknown"
@@ -108,14 +118,15 @@ func (p *peer) start(ctx context.Context, backend string, cpus ...int) (*process
 		return nil, fmt.Errorf("making a folder for %s: %w", p.name, err)
 	}
 	config := filepath.Join(dir, p.file)
-	text := strings.NewReplacer("LISTEN", addr, "BACKEND", backend, "DIR", dir,
-		"MODULE", streamModule).Replace(p.config)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		return nil, fmt.Errorf("writing the configuration of %s: %w", p.name, err)
+	replace := strings.NewReplacer("LISTEN", addr, "BACKEND", backend, "DIR", dir, "MODULE", streamModule, "CONFIG", config)
+	if p.file != "" {
+		if err := os.WriteFile(config, []byte(replace.Replace(p.config)), 0o644); err != nil {
+			return nil, fmt.Errorf("writing the configuration of %s: %w", p.name, err)
+		}
 	}
 	args := make([]string, len(p.args))
 	for i, a := range p.args {
-		args[i] = strings.ReplaceAll(a, "CONFIG", config)
+		args[i] = replace.Replace(a)
 	}
 	cmd := exec.CommandContext(ctx, p.binary, args...)
 	cmd.Env = append(os.Environ(), p.env...)

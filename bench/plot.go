@@ -16,7 +16,7 @@ const (
 	groupSpace = 14
 )
 
-var plotColours = []string{"#0b7a53", "#7bbf9e", "#3b6ea8", "#8fb3d9", "#c08a2b"}
+var plotColours = []string{"#0b7a53", "#7bbf9e", "#3b6ea8", "#8fb3d9", "#c08a2b", "#8a8f98"}
 
 // plot draws the CPU time of each workload as bars, each workload in relation
 // to its slowest proxy, with the round-by-round spread as a line.

@@ -163,6 +163,10 @@ func (r *results) table(w io.Writer) {
 		m := r.medians(f.Name)
 		fmt.Fprintf(t, "%s\t%s\t", f.Name, f.Unit)
 		for _, p := range r.peers {
+			if len(f.Values[p]) == 0 {
+				fmt.Fprint(t, "-\t")
+				continue
+			}
 			fmt.Fprintf(t, "%.4g\t", m[p])
 		}
 		for _, p := range r.peersOf() {
