@@ -141,11 +141,12 @@ func serves(direct bool, b *BackendStatus) bool {
 
 // outside is a listener's address as clients know it.
 func outside(host *Host, listener string) string {
-	at, err := netip.ParseAddrPort(listener)
+	text, udp := pool.CutTransport(listener)
+	at, err := netip.ParseAddrPort(text)
 	if err != nil || !at.Addr().IsUnspecified() || len(host.Addresses) == 0 {
 		return listener
 	}
-	return netip.AddrPortFrom(host.Addresses[0], at.Port()).String()
+	return pool.Port{UDP: udp, Address: netip.AddrPortFrom(host.Addresses[0], at.Port())}.String()
 }
 
 // wideFlow draws from left to right.

@@ -37,7 +37,7 @@ func (s *Server) connections(t *pool.Table) map[string]int {
 	listeners := s.listeners()
 	out := make(map[string]int)
 	for _, p := range t.Pools {
-		if len(p.Listen) > 0 {
+		if len(p.Listen) > 0 || len(p.ListenUDP) > 0 {
 			st := ServiceStatus{Listeners: listenersOf(t, p, listeners)}
 			for i := range p.Backends {
 				st.Backends = append(st.Backends, BackendStatus{Connections: s.active(p.Name, p.Backends[i].Address)})

@@ -37,13 +37,14 @@ type Options struct {
 	Log *slog.Logger // nil: none
 }
 
-// A Listener is a public TCP port of the proxy.
+// A Listener is a public port of the proxy.
 type Listener struct {
+	UDP         bool
 	Address     netip.AddrPort // where it listens: the port that was chosen where port 0 is configured
 	Configured  netip.AddrPort // as the table names it; the zero value: Address
 	Service     string         // whose it is; several: their names, with commas
-	Connections int
-	Err         error // why it is not open; nil: it is
+	Connections int            // for UDP, flows
+	Err         error          // why it is not open; nil: it is
 }
 
 // A Zone is a zone as the DNS server serves it.

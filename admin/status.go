@@ -48,10 +48,10 @@ type ServiceStatus struct {
 	Backends    []BackendStatus  `json:"backends"`
 }
 
-// A ListenerStatus is a public TCP port of a service.
+// A ListenerStatus is a public port of a service.
 type ListenerStatus struct {
-	Address     string   `json:"address"`
-	Connections int      `json:"connections"`           // of all services that share it
+	Address     string   `json:"address"`               // for UDP with udp/ ahead
+	Connections int      `json:"connections"`           // of all services that share it; for UDP, flows
 	Error       string   `json:"error,omitempty"`       // why it is not open
 	SharedWith  []string `json:"shared_with,omitempty"` // the other services, the first few; they are told apart by what clients ask for
 }
@@ -154,20 +154,20 @@ func (s *Server) ready() error {
 
 // listeners returns what the proxy says about each of its ports, by the address
 // that the table has for it.
-func (s *Server) listeners() map[netip.AddrPort]Listener {
-	out := make(map[netip.AddrPort]Listener)
+func (s *Server) listeners() map[pool.Port]Listener {
+	out := make(map[pool.Port]Listener)
 	if s.opts.Listeners != nil {
 		for _, l := range s.opts.Listeners() {
 			if !l.Configured.IsValid() {
 				l.Configured = l.Address
 			}
-			out[l.Configured] = l
+			out[pool.Port{UDP: l.UDP, Address: l.Configured}] = l
 		}
 	}
 	return out
 }
 
-func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[netip.AddrPort]Listener) ServiceStatus {
+func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[pool.Port]Listener) ServiceStatus {
 	out := ServiceStatus{
 		Name:        p.Name,
 		Listeners:   listenersOf(t, p, listeners),
@@ -210,18 +210,23 @@ func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[netip.AddrPo
 const fewServices = 8
 
 // listenersOf says how the listeners of p are.
-func listenersOf(t *pool.Table, p *pool.Pool, listeners map[netip.AddrPort]Listener) []ListenerStatus {
-	out := make([]ListenerStatus, len(p.Listen))
-	for i, a := range p.Listen {
+func listenersOf(t *pool.Table, p *pool.Pool, listeners map[pool.Port]Listener) []ListenerStatus {
+	ports := p.Ports()
+	out := make([]ListenerStatus, len(ports))
+	for i, a := range ports {
 		out[i].Address = a.String()
-		for _, other := range t.Listener(a).Pools {
+		var sharing []*pool.Pool
+		if !a.UDP {
+			sharing = t.Listener(a.Address).Pools
+		}
+		for _, other := range sharing {
 			if other != p && len(out[i].SharedWith) < fewServices {
 				out[i].SharedWith = append(out[i].SharedWith, other.Name)
 			}
 		}
 		if l, ok := listeners[a]; ok {
 			if l.Address.IsValid() {
-				out[i].Address = l.Address.String()
+				out[i].Address = pool.Port{UDP: l.UDP, Address: l.Address}.String()
 			}
 			out[i].Connections = l.Connections
 			if l.Err != nil {

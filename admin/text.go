@@ -166,7 +166,7 @@ func (p *printer) service(s *ServiceStatus, now time.Time) {
 			if len(l.SharedWith) > 0 {
 				shared = ", shared with " + clean(strings.Join(l.SharedWith, ", "))
 			}
-			p.line("  %s: %s%s", l.Address, number(l.Connections, "connection"), shared)
+			p.line("  %s: %s%s", l.Address, l.load(), shared)
 		}
 	}
 	if len(s.Backends) > 0 {

@@ -80,7 +80,7 @@ func (s *Server) why(t *pool.Table, name string) (Why, bool) {
 type explainer struct {
 	s         *Server
 	t         *pool.Table
-	listeners map[netip.AddrPort]Listener
+	listeners map[pool.Port]Listener
 	out       Why
 }
 
@@ -145,9 +145,17 @@ func (w *explainer) ports(st *ServiceStatus) {
 		if l.Error != "" {
 			w.say("%s is not open: %s", l.Address, l.Error)
 		} else {
-			w.say("%s has %s", l.Address, number(l.Connections, "connection"))
+			w.say("%s has %s", l.Address, l.load())
 		}
 	}
+}
+
+// load is how many clients l has now, in words.
+func (l *ListenerStatus) load() string {
+	if _, udp := pool.CutTransport(l.Address); udp {
+		return number(l.Connections, "flow")
+	}
+	return number(l.Connections, "connection")
 }
 
 // verdictOf says which backends decide over a service.
@@ -168,16 +176,21 @@ func (w *explainer) verdictOf(st *ServiceStatus) {
 // listener explains a port of the proxy, named as it was configured or, where
 // it is open on every address, with an address of this host.
 func (w *explainer) listener(name string) bool {
-	at, err := netip.ParseAddrPort(name)
+	text, udp := pool.CutTransport(name)
+	at, err := netip.ParseAddrPort(text)
 	if err != nil {
 		return false
 	}
-	shared := w.t.Listener(at)
+	find := w.t.Listener
+	if udp {
+		find = w.udpListener
+	}
+	shared := find(at)
 	if shared == nil && slices.Contains(w.t.Host.Addresses, at.Addr()) {
 		for _, every := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 			open := netip.AddrPortFrom(every, at.Port())
-			if shared = w.t.Listener(open); shared != nil {
-				w.say("%s is open as %s, on every address of this host", at, open)
+			if shared = find(open); shared != nil {
+				w.say("%s is open as %s, on every address of this host", name, pool.Port{UDP: udp, Address: open})
 				at = open
 				break
 			}
@@ -193,8 +206,8 @@ func (w *explainer) listener(name string) bool {
 	}
 	for _, p := range shared.Pools {
 		st := w.s.service(w.t, p, w.listeners)
-		l := st.Listeners[slices.Index(p.Listen, at)]
-		w.out.Summary = fmt.Sprintf("%s belongs to %s and has %s", l.Address, owner, number(l.Connections, "connection"))
+		l := st.Listeners[slices.Index(p.Ports(), pool.Port{UDP: udp, Address: at})]
+		w.out.Summary = fmt.Sprintf("%s belongs to %s and has %s", l.Address, owner, l.load())
 		if l.Error != "" {
 			w.out.Summary = fmt.Sprintf("%s belongs to %s and is not open: %s", l.Address, owner, l.Error)
 		}
@@ -207,6 +220,15 @@ func (w *explainer) listener(name string) bool {
 		w.say("what no service matches is refused")
 	}
 	return true
+}
+
+// udpListener returns a UDP listener as one that a single service has.
+func (w *explainer) udpListener(at netip.AddrPort) *pool.Listener {
+	p := w.t.UDPListener(at)
+	if p == nil {
+		return nil
+	}
+	return &pool.Listener{Address: at, Pools: []*pool.Pool{p}, Default: p}
 }
 
 // matchList says what m stands for, the first few of it.
@@ -358,7 +380,7 @@ func known(t *pool.Table) []string {
 		for _, h := range p.Hostnames {
 			seen[h] = true
 		}
-		for _, l := range p.Listen {
+		for _, l := range p.Ports() {
 			seen[l.String()] = true
 		}
 		for i := range p.Backends {

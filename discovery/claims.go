@@ -25,13 +25,21 @@ func connections(a netip.AddrPort, k pool.MatchKey) claim {
 	return claim(k.String() + " on listener " + a.String())
 }
 
+// datagrams is the claim to a UDP listener.
+func datagrams(a netip.AddrPort) claim {
+	return claim("listener " + pool.Port{UDP: true, Address: a}.String())
+}
+
 func claimsOf(s *Service) []claim {
 	keys := s.Match.Keys()
-	claims := make([]claim, 0, len(s.Listen)*len(keys)+len(s.Hostnames))
+	claims := make([]claim, 0, len(s.Listen)*len(keys)+len(s.ListenUDP)+len(s.Hostnames))
 	for _, a := range s.Listen {
 		for _, k := range keys {
 			claims = append(claims, connections(a, k))
 		}
+	}
+	for _, a := range s.ListenUDP {
+		claims = append(claims, datagrams(a))
 	}
 	for _, h := range s.Hostnames {
 		claims = append(claims, hostname(h))
@@ -91,6 +99,7 @@ func (l *loop) grantAll(services []Service) []wanted {
 		w := wanted{Service: s.Service, sourceName: cmp.Or(s.SourceName, s.Name)}
 		w.source = newSource(s.Source, cmp.Or(s.SourceKey, w.sourceName), w.sourceName, l.updated, l.Log)
 		w.Listen, w.Match = grantListeners(l.held, &w, conflicts)
+		w.ListenUDP = grant(l.held, &w, s.ListenUDP, datagrams, conflicts)
 		w.Hostnames = grant(l.held, &w, s.Hostnames, hostname, conflicts)
 		if conflicts[conflict{s.Name, anotherService, s.Name}] {
 			w.refused = append(w.refused, "another service of this name is left out")

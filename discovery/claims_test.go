@@ -46,6 +46,18 @@ func TestConflicts(t *testing.T) {
 	})
 }
 
+// The same port is another claim for UDP than for TCP.
+func TestConflictsOfUDP(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.apply(service("a", fixed(endpoints(1)), listening("udp/0.0.0.0:53")),
+			service("b", fixed(endpoints(2)), listening("0.0.0.0:53"), listening("udp/0.0.0.0:53"), listening("udp/0.0.0.0:54")))
+		w.wantSets("a: udp/0.0.0.0:53 1; b: 0.0.0.0:53 udp/0.0.0.0:54 2")
+		w.wantStatus(SourceStatus{"a/test", 1, w.begin, ""},
+			SourceStatus{"b/test", 1, w.begin, `listener udp/0.0.0.0:53 belongs to service "a"`})
+		w.wantLogged(1, "conflict, the claim is refused")
+	})
+}
+
 func TestTwoServicesOfOneName(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		w.apply(service("web", fixed(endpoints(1))), service("web", fixed(endpoints(2))))

@@ -151,7 +151,7 @@ func describe(s *pool.Set) string {
 	var services []string
 	for _, v := range s.Services {
 		parts := []string{v.Name + ":"}
-		for _, l := range v.Listen {
+		for _, l := range v.Ports() {
 			parts = append(parts, l.String())
 		}
 		parts = append(parts, v.Hostnames...)
@@ -220,7 +220,14 @@ func service(name string, source Source, change ...func(*Service)) Service {
 }
 
 func listening(address string) func(*Service) {
-	return func(s *Service) { s.Listen = append(s.Listen, netip.MustParseAddrPort(address)) }
+	return func(s *Service) {
+		text, udp := pool.CutTransport(address)
+		if at := netip.MustParseAddrPort(text); udp {
+			s.ListenUDP = append(s.ListenUDP, at)
+		} else {
+			s.Listen = append(s.Listen, at)
+		}
+	}
 }
 
 func answering(name string) func(*Service) {

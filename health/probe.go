@@ -34,6 +34,8 @@ func newProbe(address netip.AddrPort, p pool.Probe) probeFunc {
 		return d.tls
 	case pool.ProbeGRPC:
 		return d.grpc
+	case pool.ProbeUDP:
+		return d.udp
 	}
 	return d.tcp
 }

@@ -130,6 +130,70 @@ func TestProbeTimeout(t *testing.T) {
 	}
 }
 
+// listenUDP answers each datagram with what answer makes of it, empty: nothing.
+func listenUDP(t *testing.T, answer func(string) string) net.Addr {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { c.Close(); <-done })
+	go func() {
+		defer close(done)
+		buffer := make([]byte, datagramLimit)
+		for {
+			n, from, err := c.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			if out := answer(string(buffer[:n])); out != "" {
+				c.WriteTo([]byte(out), from)
+			}
+		}
+	}()
+	return c.LocalAddr()
+}
+
+func TestProbeUDP(t *testing.T) {
+	echo := listenUDP(t, func(s string) string { return "pong " + s })
+	long := listenUDP(t, func(string) string { return strings.Repeat("x", bodyLimit) + "late" })
+	mute := listenUDP(t, func(string) string { return "" })
+	port := netip.MustParseAddrPort(echo.String()).Port()
+	for _, c := range []struct {
+		name  string
+		at    net.Addr
+		probe pool.Probe
+		want  string
+	}{
+		{"any answer", echo, pool.Probe{Send: "ping"}, "UDP answer of 9 bytes"},
+		{"any bytes", echo, pool.Probe{Send: "\x00\xff", Body: "\x00\xff"}, "UDP answer of 7 bytes"},
+		{"the expected answer", echo, pool.Probe{Send: "ping", Body: "pong ping"}, "UDP answer of 9 bytes"},
+		{"another answer", echo, pool.Probe{Send: "ping", Body: "pang"}, `! UDP answer of 9 bytes does not contain "pang"`},
+		{"too late in the answer", long, pool.Probe{Send: "ping", Body: "late"}, `! UDP answer of 5124 bytes does not contain "late"`},
+		{"silence", mute, pool.Probe{Send: "ping", Timeout: 50 * time.Millisecond}, "! UDP answer timed out after 50ms"},
+		{"nobody", closedUDPPort(t), pool.Probe{Send: "ping"}, "! UDP answer refused"},
+		{"a port of its own", closedUDPPort(t), pool.Probe{Send: "ping", Port: port}, "UDP answer of 9 bytes"},
+	} {
+		c.probe.Type = pool.ProbeUDP
+		if got := probeOnce(t, c.at, c.probe); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// closedUDPPort is an address on which nobody listens: that of a socket which
+// takes datagrams from another one alone.
+func closedUDPPort(t *testing.T) net.Addr {
+	t.Helper()
+	c, err := net.Dial("udp", "127.0.0.1:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr()
+}
+
 func TestProbeProxyHeader(t *testing.T) {
 	for _, c := range []struct {
 		version pool.ProxyVersion

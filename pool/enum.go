@@ -60,9 +60,10 @@ const (
 	ProbeHTTPS                  // the same over TLS
 	ProbeTLS                    // a TLS handshake
 	ProbeGRPC                   // grpc.health.v1.Health/Check says SERVING
+	ProbeUDP                    // a datagram is answered, with the expected body
 )
 
-var probeTypes = names{"tcp", "http", "https", "tls", "grpc"}
+var probeTypes = names{"tcp", "http", "https", "tls", "grpc", "udp"}
 
 func (t ProbeType) String() string { return probeTypes.name(int(t)) }
 

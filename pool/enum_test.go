@@ -36,7 +36,7 @@ func TestEnumerations(t *testing.T) {
 	roundTrip(t, pool.ParseAnswer, "proxied direct")
 	roundTrip(t, pool.ParseBalance, "leastconn roundrobin source")
 	roundTrip(t, pool.ParseWhenAllDown, "all refuse")
-	roundTrip(t, pool.ParseProbeType, "tcp http https tls grpc")
+	roundTrip(t, pool.ParseProbeType, "tcp http https tls grpc udp")
 	roundTrip(t, pool.ParseProxyVersion, "off v1 v2")
 	roundTrip(t, pool.ParsePhase, "serving terminating")
 	roundTrip(t, pool.ParseState, "unknown up down draining forced-up forced-down")

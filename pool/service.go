@@ -69,6 +69,8 @@ type Service struct {
 	Answer    Answer
 	Listen    []netip.AddrPort // TCP
 	Match     Match            // which connections of Listen, where services share an address
+	ListenUDP []netip.AddrPort // never shared
+	UDP       UDP              // how the flows of ListenUDP are kept
 
 	Balance          Balance
 	WhenAllDown      WhenAllDown
@@ -108,6 +110,14 @@ type ProxyProtocol struct {
 	Send   ProxyVersion
 }
 
+// UDP says how flows are kept: what one client address and port sends to one
+// listener, and what comes back.
+type UDP struct {
+	IdleTimeout time.Duration // without a datagram in either direction; 0: never
+	Responses   int           // a flow ends when so many have answered each datagram of the client; 0: not known
+	MaxFlows    int           // at the same time; 0: no limit
+}
+
 // An Endpoint is one place that could serve.
 type Endpoint struct {
 	Address netip.AddrPort // dialled by the proxy and the probes
@@ -144,7 +154,8 @@ type Probe struct {
 	Path    string       // http, https: the request target
 	Host    string       // http, https: Host header; https, tls: server name; grpc: authority
 	Status  StatusRanges // http, https
-	Body    string       // http, https: must stand in the first 5 KiB; empty: anything
+	Body    string       // http, https, udp: must stand in the first 5 KiB; empty: anything
+	Send    string       // udp: the datagram that is to be answered, any bytes
 	Service string       // grpc: the service asked for; empty: the server as a whole
 	Verify  bool         // https, tls: the certificate must be valid for Host
 

@@ -76,10 +76,11 @@ type Table struct {
 	Host       Host
 	DNS        DNS
 	Pools      []*Pool     // sorted by Name
-	Listeners  []*Listener // of all Pools, in their order; each address once
+	Listeners  []*Listener // for TCP, of all Pools, in their order; each address once
 
 	byHostname map[string]*Pool
 	byListener map[netip.AddrPort]*Listener
+	byUDP      map[netip.AddrPort]*Pool
 }
 
 // NewTable makes a Table of set with pools, one for each of its services and
@@ -92,11 +93,15 @@ func NewTable(generation uint64, at time.Time, set *Set, pools []*Pool) *Table {
 		DNS:        set.DNS,
 		Pools:      pools,
 		byHostname: make(map[string]*Pool),
+		byUDP:      make(map[netip.AddrPort]*Pool),
 	}
 	t.Listeners, t.byListener = listenersOf(pools)
 	for _, p := range pools {
 		for _, h := range p.Hostnames {
 			t.byHostname[h] = p
+		}
+		for _, l := range p.ListenUDP {
+			t.byUDP[l] = p
 		}
 	}
 	return t
@@ -106,8 +111,11 @@ func NewTable(generation uint64, at time.Time, set *Set, pools []*Pool) *Table {
 // lower case and has no final dot.
 func (t *Table) Hostname(name string) *Pool { return t.byHostname[name] }
 
-// Listener returns the listener with that address, nil if none.
+// Listener returns the listener for TCP with that address, nil if none.
 func (t *Table) Listener(addr netip.AddrPort) *Listener { return t.byListener[addr] }
+
+// UDPListener returns the pool that the UDP listener belongs to, nil if none.
+func (t *Table) UDPListener(addr netip.AddrPort) *Pool { return t.byUDP[addr] }
 
 // Service returns the pool of the service with that name, nil if none.
 func (t *Table) Service(name string) *Pool {

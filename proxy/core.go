@@ -37,12 +37,18 @@ type core struct {
 	mu       sync.Mutex // guards what follows, and the making of a new view
 	services map[string]*service
 
-	most        int64 // connections at once that this host has descriptors for; 0: no limit
-	sessions    atomic.Int64
+	most        int64        // connections at once that this host has descriptors for; 0: no limit
+	sessions    atomic.Int64 // and flows
 	cut         cutoff       // set when the proxy ends
 	pausedUntil atomic.Int64 // no accept before this moment
 	lastFault   atomic.Int64 // 0: all is well
 	pauses      atomic.Uint64
+
+	firstPort, lastPort uint16 // that the system gives to outgoing sockets
+	mostFlows           int    // at once that this host has resources for
+	flows               atomic.Int64
+	fresh, lastWords    moment       // freshTimeout and lastWords, but for tests
+	lastFlowFault       atomic.Int64 // 0: all is well
 
 	poked chan struct{} // holds one when something may have ended that is waited for
 }
@@ -56,7 +62,12 @@ func newCore(o Options) *core {
 		services: make(map[string]*service),
 		poked:    make(chan struct{}, 1),
 		most:     mostConnections(),
+
+		fresh:     moment(freshTimeout),
+		lastWords: moment(lastWords),
 	}
+	c.firstPort, c.lastPort = localPorts()
+	c.mostFlows = mostFlows(c.most, c.firstPort, c.lastPort)
 	c.names.New = func() any { return new(asked) }
 	if o.ConnLog != nil {
 		c.lines = newLineWriter(o.ConnLog)
@@ -102,6 +113,7 @@ func (c *core) newView(t *pool.Table, now moment) *view {
 		table:      t,
 		byName:     make(map[string]*route, len(t.Pools)),
 		byListener: make(map[netip.AddrPort]*port),
+		byUDP:      make(map[netip.AddrPort]*route),
 	}
 	for _, p := range t.Pools {
 		s := c.services[p.Name]
@@ -116,6 +128,10 @@ func (c *core) newView(t *pool.Table, now moment) *view {
 			r.backends[i] = s.slot(&p.Backends[i], now)
 		}
 		v.byName[p.Name] = r
+		for _, a := range p.ListenUDP {
+			v.byUDP[a] = r
+			s.udp.used.Store(true)
+		}
 	}
 	for _, l := range t.Listeners {
 		p := &port{listener: l, rest: v.of(l.Default)}

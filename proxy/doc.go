@@ -1,5 +1,5 @@
-// Package proxy relays TCP connections to the backends of the newest
-// [pool.Table].
+// Package proxy relays TCP connections and UDP flows to the backends of the
+// newest [pool.Table].
 //
 // # Shape
 //
@@ -14,6 +14,13 @@
 // reports; it takes no decision. There are two: the epoll engine, Linux only,
 // where a few loops serve all connections, and the portable engine on package
 // net with two goroutines for each connection.
+//
+// # UDP
+//
+// What one client sends to one listener, and gets back, is a [flow]. It takes
+// the place of the session: whether it may begin, which backend it gets, when it
+// moves and ends is decided there, by the same slots, limits and cutoffs. Two
+// engines move the datagrams, as for TCP: loops on epoll, and package net.
 //
 // # Connection log
 //
@@ -35,17 +42,24 @@
 //	generation   of the Table that the backend was picked by
 //	fail_open    whether no backend was well and all were tried
 //
+// A UDP flow is one line too, without peer, connect_ms and retries, with the
+// time of its first datagram and, besides,
+//
+//	protocol     udp
+//	packets_in   datagrams, client to backend
+//	packets_out  backend to client
+//
 // The reasons:
 //
 //	client-closed       both sides have closed, the client first
 //	backend-closed      both sides have closed, the backend first
 //	client-reset        the client has reset the connection
-//	backend-reset       the backend has reset the connection
+//	backend-reset       the backend has reset the connection; UDP: nobody is there any more
 //	client-lost         the client does not answer any more (TCP timeout)
 //	backend-lost        the backend does not answer any more
 //	idle-timeout        no byte in either direction for idleTimeout
 //	half-close-timeout  one side had closed, then no byte for halfCloseTimeout
-//	connect-failed      no attempt to connect to a backend succeeded
+//	connect-failed      no attempt to connect to a backend succeeded; UDP: nobody is there and nothing came back
 //	no-backend          no backend is eligible
 //	not-allowed         the client is not in the allow list
 //	limit               maxConnections is reached
@@ -55,5 +69,8 @@
 //	no-match            services share the listener, and what the client asked for belongs to none
 //	drain-timeout       the backend, service or listener went and the time to finish ran out
 //	shutdown            the proxy ends and the time to finish ran out
+//	answered            UDP: the backend has sent as many datagrams as udp.responses says
+//	moved               UDP: the backend went down or the listener leads to another service; the next datagram begins another flow
+//	listener-closed     UDP: the listener was closed
 //	local-fault         this host ran out of descriptors, ports or memory
 package proxy

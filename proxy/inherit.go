@@ -17,7 +17,7 @@ func (s *Server) Sockets(visit func(network, address string, fd int)) {
 	defer s.mu.Unlock()
 	for _, l := range s.listeners {
 		if l.close != nil {
-			l.sockets(func(fd int) { visit("tcp", l.text, fd) })
+			l.sockets(func(fd int) { visit(l.network(), l.address.String(), fd) })
 		}
 	}
 }

@@ -20,12 +20,13 @@ const (
 	maxBindRetry = 5 * time.Second
 )
 
-// A listener is a TCP address that clients connect to. It exists while the
-// Table names it or a connection came through it.
+// A listener is an address that clients connect to, or send UDP datagrams. It
+// exists while the Table names it or a connection came through it.
 type listener struct {
+	udp     bool
 	address netip.AddrPort // as it is configured
-	text    string         // of address
-	active  atomic.Int64   // connections that came through it
+	text    string         // of address, for UDP with udp/ ahead
+	active  atomic.Int64   // connections or flows that came through it
 	pause   atomic.Int64   // of the last accept that failed, nanoseconds; 0: the last one succeeded
 	cut     cutoff         // set while the Table does not name it
 
@@ -43,10 +44,11 @@ type listener struct {
 
 // A ListenerStatus is the state of one listener.
 type ListenerStatus struct {
+	UDP         bool
 	Address     netip.AddrPort // where it listens; differs from Configured where the configured port is 0
 	Configured  netip.AddrPort // as the Table names it
 	Service     string         // whose it is; several: their names, with commas
-	Connections int            // that came through it and go on
+	Connections int            // that came through it and go on; for UDP, flows
 	Err         error          // why it is not open; nil: it is open
 }
 
@@ -60,13 +62,13 @@ func (s *Server) follow(e engine, v *view, now time.Time) (again time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	again = now.Add(time.Hour)
-	for address, l := range s.listeners {
-		if v.byListener[address] == nil && l.close != nil {
+	for key, l := range s.listeners {
+		if !v.leads(key) && l.close != nil {
 			l.close()
 			l.close = nil
 			s.core.log.Info("listener closed", "listener", l.text, "service", l.service)
 		}
-		if v.byListener[address] == nil {
+		if !v.leads(key) {
 			l.err = nil
 			if !l.cut.isSet() {
 				l.cut.set(s.core.moment(now.Add(l.drain)))
@@ -74,13 +76,13 @@ func (s *Server) follow(e engine, v *view, now time.Time) (again time.Time) {
 		}
 	}
 	// In the order of the pools, so that logs and conflicts are the same each time.
-	for _, wanted := range v.table.Listeners {
-		l := s.listeners[wanted.Address]
+	for _, wanted := range wantedBy(v.table) {
+		l := s.listeners[wanted.Port]
 		if l == nil {
-			l = &listener{address: wanted.Address, text: wanted.Address.String()}
-			s.listeners[wanted.Address] = l
+			l = &listener{udp: wanted.UDP, address: wanted.Address, text: wanted.String()}
+			s.listeners[wanted.Port] = l
 		}
-		service := servicesOf(wanted)
+		service := servicesOf(wanted.pools)
 		if l.close != nil && l.service != service {
 			s.core.log.Info("listener leads to another service", "listener", l.text, "service", service, "before", l.service)
 		}
@@ -88,8 +90,8 @@ func (s *Server) follow(e engine, v *view, now time.Time) (again time.Time) {
 			l.cut.clear()
 			l.retry, l.retryAt = 0, time.Time{}
 		}
-		l.service, l.routes, l.drain = service, wanted.Routes(), 0
-		for _, p := range wanted.Pools {
+		l.service, l.routes, l.drain = service, wanted.routes, 0
+		for _, p := range wanted.pools {
 			l.drain = max(l.drain, p.DrainTimeout)
 		}
 		if l.close == nil {
@@ -102,13 +104,35 @@ func (s *Server) follow(e engine, v *view, now time.Time) (again time.Time) {
 	return again
 }
 
-// servicesOf returns the names of the services that share l, the first few.
-func servicesOf(l *pool.Listener) string {
+// A wanted is a listener as the Table names it.
+type wanted struct {
+	pool.Port
+	pools  []*pool.Pool // that share it, at least one
+	routes bool
+}
+
+// wantedBy returns the listeners of t, those for TCP first.
+func wantedBy(t *pool.Table) []wanted {
+	var all []wanted
+	for _, l := range t.Listeners {
+		all = append(all, wanted{pool.Port{Address: l.Address}, l.Pools, l.Routes()})
+	}
+	for _, p := range t.Pools {
+		for _, a := range p.ListenUDP {
+			all = append(all, wanted{Port: pool.Port{UDP: true, Address: a}, pools: []*pool.Pool{p}})
+		}
+	}
+	return all
+}
+
+// servicesOf returns the names of the services that share a listener, the
+// first few.
+func servicesOf(pools []*pool.Pool) string {
 	const most = 8
 	var names []string
-	for i, p := range l.Pools {
+	for i, p := range pools {
 		if i == most {
-			names = append(names, fmt.Sprintf("and %d more", len(l.Pools)-most))
+			names = append(names, fmt.Sprintf("and %d more", len(pools)-most))
 			break
 		}
 		names = append(names, p.Name)
@@ -116,12 +140,20 @@ func servicesOf(l *pool.Listener) string {
 	return strings.Join(names, ", ")
 }
 
+// network is what the sockets of l are for, as handed to the next process.
+func (l *listener) network() string {
+	if l.udp {
+		return "udp"
+	}
+	return "tcp"
+}
+
 // open binds l unless it is too early to try again. The caller holds s.mu.
 func (s *Server) open(e engine, l *listener, now time.Time) {
 	if now.Before(l.retryAt) {
 		return
 	}
-	o, err := e.listen(l, s.inherited("tcp", l.text))
+	o, err := e.listen(l, s.inherited(l.network(), l.address.String()))
 	if err != nil {
 		if l.err == nil || l.err.Error() != err.Error() {
 			s.core.log.Error("listener cannot be opened; trying again", "listener", l.text, "service", l.service, "err", err)
@@ -132,7 +164,7 @@ func (s *Server) open(e engine, l *listener, now time.Time) {
 		return
 	}
 	l.opened, l.err, l.retry, l.retryAt = o, nil, 0, time.Time{}
-	s.core.log.Info("listener open", "listener", o.bound.String(), "service", l.service)
+	s.core.log.Info("listener open", "listener", pool.Port{UDP: l.udp, Address: o.bound}.String(), "service", l.service)
 }
 
 // eachRouted calls do for each listener that several services share.
@@ -163,12 +195,12 @@ func (s *Server) closeListeners() {
 func (s *Server) purgeListeners() (next moment, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for address, l := range s.listeners {
+	for key, l := range s.listeners {
 		if !l.cut.isSet() {
 			continue
 		}
 		if l.active.Load() == 0 {
-			delete(s.listeners, address)
+			delete(s.listeners, key)
 			continue
 		}
 		if at := l.cut.at.Load(); !ok || at < next {
@@ -185,8 +217,8 @@ func (s *Server) Serving() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	for _, wanted := range t.Listeners {
-		l := s.listeners[wanted.Address]
+	for _, wanted := range wantedBy(t) {
+		l := s.listeners[wanted.Port]
 		if l != nil && l.close != nil {
 			continue
 		}
@@ -194,12 +226,13 @@ func (s *Server) Serving() error {
 		if l != nil && l.err != nil {
 			err = l.err
 		}
-		errs = append(errs, fmt.Errorf("service %q: listener %s: %w", servicesOf(wanted), wanted.Address, err))
+		errs = append(errs, fmt.Errorf("service %q: listener %s: %w", servicesOf(wanted.pools), wanted.Port, err))
 	}
 	return errors.Join(errs...)
 }
 
-// Listeners returns the listeners that the proxy was last told of, by address.
+// Listeners returns the listeners that the proxy was last told of, by address,
+// those for UDP last.
 func (s *Server) Listeners() []ListenerStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,6 +242,7 @@ func (s *Server) Listeners() []ListenerStatus {
 			continue
 		}
 		status := ListenerStatus{
+			UDP:         l.udp,
 			Address:     l.address,
 			Configured:  l.address,
 			Service:     l.service,
@@ -223,6 +257,12 @@ func (s *Server) Listeners() []ListenerStatus {
 		all = append(all, status)
 	}
 	slices.SortFunc(all, func(a, b ListenerStatus) int {
+		switch {
+		case a.UDP != b.UDP && a.UDP:
+			return 1
+		case a.UDP != b.UDP:
+			return -1
+		}
 		return cmp.Or(a.Configured.Compare(b.Configured), a.Address.Compare(b.Address))
 	})
 	return all

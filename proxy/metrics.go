@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"haslohas.com/elbow/pool"
 )
 
 // The hot path counts in plain atomics that hang on the slots of services and
@@ -16,6 +18,8 @@ type collector struct {
 	connections, active, failures, bytes, refused, retries *prometheus.Desc
 	queued, spillover, resets, pauses, up, connectTime     *prometheus.Desc
 	dropped, unmatched                                     *prometheus.Desc
+
+	flows, flowsActive, datagrams, datagramBytes, datagramsDropped *prometheus.Desc
 }
 
 func newCollector(s *Server) *collector {
@@ -24,8 +28,8 @@ func newCollector(s *Server) *collector {
 	}
 	return &collector{
 		server:      s,
-		connections: desc("connections_total", "Connections made to a backend.", "service", "backend"),
-		active:      desc("connections_active", "Connections of a service now, those that wait for a backend included.", "service"),
+		connections: desc("connections_total", "Connections made to a backend, UDP flows included.", "service", "backend"),
+		active:      desc("connections_active", "Connections of a service now, those that wait for a backend and UDP flows included.", "service"),
 		failures:    desc("connect_failures_total", "Connects to a backend that failed: refused, timeout, unreachable, reset, other.", "service", "backend", "reason"),
 		bytes:       desc("bytes_total", "Bytes relayed; in: client to backend, out: backend to client.", "service", "direction"),
 		refused:     desc("refused_total", "Connections turned away, by the reason in the connection log.", "service", "reason"),
@@ -38,6 +42,12 @@ func newCollector(s *Server) *collector {
 		connectTime: desc("connect_duration_seconds", "Time that successful connects to backends took, in seconds.", "service"),
 		unmatched:   desc("unmatched_total", "Connections to a listener of several services that no match took, by why, and what became of them: default, refused.", "listener", "why", "to"),
 		dropped:     desc("log_dropped_total", "Connection log lines lost because the log could not be written in time."),
+
+		flows:            desc("udp_flows_total", "UDP flows begun.", "service"),
+		flowsActive:      desc("udp_flows_active", "UDP flows now.", "service"),
+		datagrams:        desc("udp_datagrams_total", "UDP datagrams received; in: from clients, out: from backends.", "service", "direction"),
+		datagramBytes:    desc("udp_bytes_total", "Bytes of these datagrams, without headers.", "service", "direction"),
+		datagramsDropped: desc("udp_dropped_total", "UDP datagrams not forwarded: not-allowed, no-backend, limit, max-flows, backends-full, local-fault, buffer-full, truncated, unsent.", "service", "reason"),
 	}
 }
 
@@ -46,6 +56,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.connections, c.active, c.failures, c.bytes, c.refused, c.retries,
 		c.queued, c.spillover, c.resets, c.pauses, c.up, c.connectTime, c.dropped, c.unmatched,
+		c.flows, c.flowsActive, c.datagrams, c.datagramBytes, c.datagramsDropped,
 	} {
 		ch <- d
 	}
@@ -74,6 +85,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 				counter(c.refused, s.refused[r].Load(), s.name, r.String())
 			}
 		}
+		c.collectUDP(s, gauge, counter)
 		s.connectTime.collect(ch, c.connectTime, s.name)
 		for _, b := range core.backendsOf(s) {
 			counter(c.connections, b.connections.Load(), s.name, b.text)
@@ -88,7 +100,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		if l.Err == nil {
 			up = 1
 		}
-		gauge(c.up, up, l.Configured.String())
+		gauge(c.up, up, pool.Port{UDP: l.UDP, Address: l.Configured}.String())
 	}
 	c.server.eachRouted(func(l *listener) {
 		for m := matched + 1; m < mismatches; m++ {
@@ -98,6 +110,23 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	})
 	if core.lines != nil {
 		counter(c.dropped, core.lines.dropped.Load())
+	}
+}
+
+// collectUDP reads the counters of s that are of UDP alone, if it has any UDP
+// listener.
+func (c *collector) collectUDP(s *service, gauge func(*prometheus.Desc, int64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {
+	if !s.udp.used.Load() {
+		return
+	}
+	gauge(c.flowsActive, s.udp.active.Load(), s.name)
+	counter(c.flows, s.udp.flows.Load(), s.name)
+	for _, d := range [...]direction{in, out} {
+		counter(c.datagrams, s.udp.packets[d].Load(), s.name, d.String())
+		counter(c.datagramBytes, s.udp.bytes[d].Load(), s.name, d.String())
+	}
+	for d := forwarded + 1; d < drops; d++ {
+		counter(c.datagramsDropped, s.udp.dropped[d].Load(), s.name, d.String())
 	}
 }
 

@@ -199,6 +199,7 @@ func (f *fixture) connectTo(a netip.AddrPort) *net.TCPConn {
 // A logLine is a line of the connection log.
 type logLine struct {
 	Time       time.Time `json:"time"`
+	Protocol   string    `json:"protocol"`
 	Client     string    `json:"client"`
 	Peer       string    `json:"peer"`
 	Listener   string    `json:"listener"`
@@ -210,6 +211,8 @@ type logLine struct {
 	DurationMS float64   `json:"duration_ms"`
 	BytesIn    int64     `json:"bytes_in"`
 	BytesOut   int64     `json:"bytes_out"`
+	PacketsIn  int64     `json:"packets_in"`
+	PacketsOut int64     `json:"packets_out"`
 	Reason     string    `json:"reason"`
 	Retries    int       `json:"retries"`
 	Generation uint64    `json:"generation"`

@@ -16,6 +16,9 @@ const (
 	halfCloseTimeout
 	drainTimeout
 	shutdown
+	answered
+	moved
+	listenerClosed
 	connectFailed // from here on: it never reached a backend
 	noBackend
 	notAllowed
@@ -39,6 +42,9 @@ var reasonTexts = [reasons]string{
 	halfCloseTimeout: "half-close-timeout",
 	drainTimeout:     "drain-timeout",
 	shutdown:         "shutdown",
+	answered:         "answered",
+	moved:            "moved",
+	listenerClosed:   "listener-closed",
 	connectFailed:    "connect-failed",
 	noBackend:        "no-backend",
 	notAllowed:       "not-allowed",

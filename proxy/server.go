@@ -25,7 +25,8 @@ type Options struct {
 	ShutdownTimeout time.Duration         // how long connections may go on when Run ends; 0: not at all
 	Engine          Engine                // what moves the bytes; the zero value is the best there is for this system
 
-	// Loops is how many event loops the epoll engine has; 0: GOMAXPROCS. A
+	// Loops is how many event loops the epoll engine has, for TCP and as many
+	// for UDP; 0: GOMAXPROCS. A
 	// loop that waits holds on to its processor of the scheduler, so it does
 	// best where GOMAXPROCS is one more than there are loops.
 	Loops int
@@ -60,17 +61,18 @@ type Observer interface {
 	SessionReset(service string, backend netip.AddrPort)
 }
 
-// A Server relays the connections of all services. Make one with [New]. Its
+// A Server relays the connections and UDP flows of all services. Make one with [New]. Its
 // methods may be called by several goroutines, Run once.
 type Server struct {
 	core      *core
 	newEngine func(*core) (engine, error)
+	newUDP    func(*core) (engine, error)
 	patience  time.Duration
 	inherited func(network, address string) []int
 	leaving   chan time.Duration // capacity 1, see Leave
 
 	mu        sync.Mutex
-	listeners map[netip.AddrPort]*listener // guarded by mu; by the configured address
+	listeners map[pool.Port]*listener // guarded by mu; by the configured address
 }
 
 // New returns a Server that serves nothing before Run. Whether there is the
@@ -97,10 +99,11 @@ func newServer(o Options, newEngine func(*core) (engine, error)) *Server {
 	s := &Server{
 		core:      newCore(o),
 		newEngine: newEngine,
+		newUDP:    newUDPEngine(o),
 		patience:  o.ShutdownTimeout,
 		inherited: o.Inherited,
 		leaving:   make(chan time.Duration, 1),
-		listeners: make(map[netip.AddrPort]*listener),
+		listeners: make(map[pool.Port]*listener),
 	}
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(newCollector(s))
@@ -115,10 +118,11 @@ func newServer(o Options, newEngine func(*core) (engine, error)) *Server {
 func (s *Server) Run(ctx context.Context) error {
 	changed, stop := s.core.table.Watch()
 	defer stop()
-	e, err := s.newEngine(s.core)
+	tcp, err := s.newEngine(s.core)
 	if err != nil {
 		return fmt.Errorf("proxy: starting the engine: %w", err)
 	}
+	e := &transports{engine: tcp, core: s.core, newUDP: s.newUDP}
 	if s.core.lines != nil {
 		defer s.core.lines.start(s.core.log)()
 	}
@@ -178,7 +182,7 @@ func (s *Server) Leave(patience time.Duration) {
 	}
 }
 
-// Connections returns how many connections there are.
+// Connections returns how many connections and UDP flows there are.
 func (s *Server) Connections() int { return int(s.core.sessions.Load()) }
 
 // sweepAgain is how soon a sweep is repeated that has not ended all it should.
@@ -209,8 +213,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// Active returns how many connections lead to a backend of a service, those
-// that are being made included.
+// Active returns how many connections and UDP flows lead to a backend of a
+// service, those that are being made included.
 func (s *Server) Active(service string, backend netip.AddrPort) int {
 	return s.core.active(service, backend)
 }

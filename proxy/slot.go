@@ -36,6 +36,7 @@ type service struct {
 	resets      [2]atomic.Uint64 // by the direction of the bytes that the one who reset would have sent
 	refused     [reasons]atomic.Uint64
 	connectTime histogram
+	udp         udpCounts
 
 	queue queue
 	cut   cutoff // set while the Table does not name it
@@ -112,6 +113,15 @@ type view struct {
 	table      *pool.Table
 	byName     map[string]*route
 	byListener map[netip.AddrPort]*port
+	byUDP      map[netip.AddrPort]*route
+}
+
+// leads reports whether the Table names the listener.
+func (v *view) leads(p pool.Port) bool {
+	if p.UDP {
+		return v.byUDP[p.Address] != nil
+	}
+	return v.byListener[p.Address] != nil
 }
 
 // of returns the route of p, nil for nil.

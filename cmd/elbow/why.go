@@ -17,6 +17,7 @@ backend, a node, a service or a zone. It shows what is answered or served
 now, each backend that counts and why, and the reason for the TTL.`,
 		Example: `  elbow why web.public.haslohas.com
   elbow why 0.0.0.0:80
+  elbow why udp/0.0.0.0:53
   elbow why 172.31.8.18:80
   elbow why minion2`,
 		Args: cobra.ExactArgs(1),

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package proxy
+
+var udpEngines = map[string]func(*core) (engine, error){"net": newUDPNetEngine}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package proxy
+
+func newUDPEngine(Options) func(*core) (engine, error) { return newUDPNetEngine }
