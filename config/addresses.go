@@ -5,7 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"strings"
+
+	"haslohas.com/elbow/pool"
 )
 
 // address makes a rule for the address of one host.
@@ -45,15 +46,45 @@ func backend(to *netip.AddrPort) rule {
 // the choice to the kernel.
 func listener(to *netip.AddrPort) rule {
 	return scalar(to, "an address and port", func(s string) (netip.AddrPort, error) {
-		if strings.HasPrefix(s, "udp/") {
-			return netip.AddrPort{}, fmt.Errorf("%s: UDP listeners are %s", quote(s), notAvailable)
+		if plain, udp := pool.CutTransport(s); udp || plain != s {
+			return netip.AddrPort{}, fmt.Errorf("%s names a transport, which only a service's listen does; write %q", quote(s), plain)
 		}
-		a, err := parseAddrPort(s, "0.0.0.0:80")
-		if err == nil && a.Addr().IsMulticast() {
-			err = fmt.Errorf("%s is a multicast address", quote(s))
-		}
-		return a, err
+		return parseListener(s)
 	})
+}
+
+func parseListener(s string) (netip.AddrPort, error) {
+	a, err := parseAddrPort(s, "0.0.0.0:80")
+	if err == nil && a.Addr().IsMulticast() {
+		err = fmt.Errorf("%s is a multicast address", quote(s))
+	}
+	return a, err
+}
+
+// listeners makes a rule for where a service listens: for TCP or, with udp/
+// ahead, for UDP. The decoder remembers where in the file each stands.
+func listeners(s *pool.Service) rule {
+	var all []pool.Port
+	r := list(&all, maxListeners, func(to *pool.Port) rule {
+		return scalar(to, "an address and port", func(text string) (l pool.Port, err error) {
+			text, l.UDP = pool.CutTransport(text)
+			l.Address, err = parseListener(text)
+			return l, err
+		})
+	})
+	decode := r.decode
+	r.decode = func(d *decoder, v value) {
+		decode(d, v)
+		for i, l := range all {
+			d.ports = append(d.ports, claim{Port: l, path: v.path + "[" + strconv.Itoa(i) + "]"})
+			if l.UDP {
+				s.ListenUDP = append(s.ListenUDP, l.Address)
+			} else {
+				s.Listen = append(s.Listen, l.Address)
+			}
+		}
+	}
+	return r
 }
 
 // listenerOrOff is listener, with the empty string for none.

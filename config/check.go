@@ -52,7 +52,7 @@ func (d *decoder) checkServices(c *Config) {
 		} else {
 			first[s.Name] = i
 		}
-		if len(s.Listen) == 0 && len(s.Hostnames) == 0 && !d.bad(at+".listen") && !d.bad(at+".hostnames") && !d.bad(at) {
+		if len(s.Listen) == 0 && len(s.ListenUDP) == 0 && len(s.Hostnames) == 0 && !d.bad(at+".listen") && !d.bad(at+".hostnames") && !d.bad(at) {
 			d.fail(at, "has neither listen nor hostnames: nobody could reach it")
 		}
 		if s.Answer == pool.Proxied && len(s.Hostnames) > 0 && len(c.Host.Addresses) == 0 && !d.bad("host.addresses") && !d.bad(at+".answer") {
@@ -61,6 +61,7 @@ func (d *decoder) checkServices(c *Config) {
 		d.checkBackends(s, at+".backends", c.Host.Addresses)
 		d.checkMatch(s.Service, at+".match")
 		d.checkProbe(&s.Probe, at+".probe")
+		d.checkUDP(s.Service, at)
 		if !d.has(at+".probe.proxyProtocol") && s.Probe.Port == 0 {
 			s.Probe.Proxy = s.ProxyProtocol.Send // the same port expects the same header
 		}
@@ -106,8 +107,8 @@ func (d *decoder) checkStatic(s *Service, at string, own []netip.Addr) {
 			continue
 		}
 		first[e.Address] = i
-		for _, l := range s.Listen {
-			if reaches(l, e.Address, own) {
+		for _, l := range s.Ports() {
+			if reaches(l.Address, e.Address, own) {
 				d.fail(item, "%s leads to the listener %s of this service itself: connections would go round in circles", e.Address, l)
 			}
 		}
@@ -123,9 +124,13 @@ var probeKeys = []struct {
 }{
 	{"path", []pool.ProbeType{pool.ProbeHTTP, pool.ProbeHTTPS}},
 	{"host", []pool.ProbeType{pool.ProbeHTTP, pool.ProbeHTTPS, pool.ProbeTLS, pool.ProbeGRPC}},
-	{"expect", []pool.ProbeType{pool.ProbeHTTP, pool.ProbeHTTPS}},
+	{"expect", []pool.ProbeType{pool.ProbeHTTP, pool.ProbeHTTPS, pool.ProbeUDP}},
+	{"expect.status", []pool.ProbeType{pool.ProbeHTTP, pool.ProbeHTTPS}},
 	{"service", []pool.ProbeType{pool.ProbeGRPC}},
 	{"verify", []pool.ProbeType{pool.ProbeHTTPS, pool.ProbeTLS}},
+	{"send", []pool.ProbeType{pool.ProbeUDP}},
+	{"sendHex", []pool.ProbeType{pool.ProbeUDP}},
+	{"proxyProtocol", []pool.ProbeType{pool.ProbeTCP, pool.ProbeHTTP, pool.ProbeHTTPS, pool.ProbeTLS, pool.ProbeGRPC}},
 }
 
 func (d *decoder) checkProbe(p *pool.Probe, at string) {
@@ -133,7 +138,8 @@ func (d *decoder) checkProbe(p *pool.Probe, at string) {
 		return
 	}
 	for _, k := range probeKeys {
-		if d.has(at+"."+k.key) && !slices.Contains(k.types, p.Type) {
+		around, _, _ := strings.Cut(k.key, ".")
+		if d.has(at+"."+k.key) && !d.bad(at+"."+around) && !slices.Contains(k.types, p.Type) {
 			d.fail(at+"."+k.key, "is only for probes of type %s, this one is %s", types(k.types), p.Type)
 		}
 	}
@@ -144,6 +150,34 @@ func (d *decoder) checkProbe(p *pool.Probe, at string) {
 		if p.Status == (pool.StatusRanges{}) {
 			p.Status = defaultStatus()
 		}
+	}
+}
+
+// checkUDP checks what has to do with UDP: the probe that speaks it, and what
+// a service with such listeners cannot have.
+func (d *decoder) checkUDP(s *pool.Service, at string) {
+	probe := at + ".probe"
+	switch text, bytes := probe+".send", probe+".sendHex"; {
+	case d.bad(probe + ".type"), s.Probe.Type != pool.ProbeUDP:
+	case d.has(text) && d.has(bytes):
+		d.fail(bytes, "send is there too; want one of them")
+	case !d.has(text) && !d.has(bytes):
+		d.fail(probe, "a probe of type udp needs send or sendHex: what the backend is sent, and has to answer")
+	}
+	if len(s.ListenUDP) == 0 {
+		if d.has(at+".udp") && !d.bad(at+".listen") {
+			d.fail(at+".udp", "is only for services with a UDP listener, like udp/0.0.0.0:53")
+		}
+		return
+	}
+	for _, key := range []string{".accept", ".send"} {
+		if key = at + ".proxyProtocol" + key; d.has(key) && (len(s.ProxyProtocol.Accept) > 0 || s.ProxyProtocol.Send != pool.ProxyOff) {
+			d.fail(key, "is not for services with a UDP listener; make one of its own for TCP")
+			break
+		}
+	}
+	if len(s.Listen) == 0 && !d.has(probe+".type") && !d.has(probe+".port") {
+		d.fail(probe, "a service that listens on UDP alone says how its backends are probed: type: udp with send, or another type, where useful with the port it is for")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -87,6 +88,7 @@ services:
 				IdleTimeout:      350 * time.Second,
 				HalfCloseTimeout: 60 * time.Second,
 				DrainTimeout:     300 * time.Second,
+				UDP:              pool.UDP{IdleTimeout: 120 * time.Second, MaxFlows: 65536},
 				Queue:            pool.Queue{Length: 1024, Timeout: 5 * time.Second},
 				Endpoints:        endpoints,
 			},
@@ -161,6 +163,7 @@ services:
 				Verify: true, Proxy: pool.ProxyV1,
 			},
 			Connect:                  pool.Connect{Timeout: 250 * time.Millisecond, Attempts: 1},
+			UDP:                      pool.UDP{IdleTimeout: 120 * time.Second, MaxFlows: 65536},
 			MaxConnections:           1000,
 			MaxConnectionsPerBackend: 100,
 			Queue:                    pool.Queue{Timeout: time.Second},
@@ -208,6 +211,44 @@ func TestDependentDefaults(t *testing.T) {
 	}
 	if want := (Log{Level: 4, Format: "json", Connections: "/var/log/elbow"}); c.Log != want {
 		t.Errorf("log %+v, want %+v", c.Log, want)
+	}
+}
+
+func TestUDP(t *testing.T) {
+	c := mustParse(t, `
+services:
+  - name: dns
+    listen: ["udp/0.0.0.0:53", "tcp/0.0.0.0:53", "udp/[::]:53", "udp/127.0.0.1:0", "127.0.0.1:0"]
+    backends: {static: ["10.0.0.1:53"]}
+    udp: {idleTimeout: 5s, responses: 1, maxFlows: 1000}
+    probe: {type: udp, sendHex: "0001 0100 ff", expect: {body: ok}}
+  - name: log
+    listen: ["udp/0.0.0.0:514"]
+    backends: {static: ["10.0.0.1:514"]}
+    probe: {port: 8080}
+  - name: text
+    listen: ["udp/0.0.0.0:515"]
+    backends: {static: ["10.0.0.1:514"]}
+    probe: {type: udp, send: "ping\n"}
+`)
+	s := c.Services[0]
+	if want := []netip.AddrPort{port("0.0.0.0:53"), port("[::]:53"), port("127.0.0.1:0")}; !slices.Equal(s.ListenUDP, want) {
+		t.Errorf("UDP listeners %v, want %v", s.ListenUDP, want)
+	}
+	if want := []netip.AddrPort{port("0.0.0.0:53"), port("127.0.0.1:0")}; !slices.Equal(s.Listen, want) {
+		t.Errorf("TCP listeners %v, want %v", s.Listen, want)
+	}
+	if want := (pool.UDP{IdleTimeout: 5 * time.Second, Responses: 1, MaxFlows: 1000}); s.UDP != want {
+		t.Errorf("udp %+v, want %+v", s.UDP, want)
+	}
+	if p := s.Probe; p.Type != pool.ProbeUDP || p.Send != "\x00\x01\x01\x00\xff" || p.Body != "ok" || p.Status != (pool.StatusRanges{}) {
+		t.Errorf("probe %+v", p)
+	}
+	if p := c.Services[1].Probe; p.Type != pool.ProbeTCP || p.Port != 8080 {
+		t.Errorf("probe of another port %+v", p)
+	}
+	if got := c.Services[2].Probe.Send; got != "ping\n" {
+		t.Errorf("sends %q", got)
 	}
 }
 

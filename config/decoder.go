@@ -21,11 +21,14 @@ type decoder struct {
 	file   string
 	folder string // of the file, where relative paths begin
 
-	errors  Errors
-	places  map[string]place // of every value, by its path
-	wrong   map[string]bool  // paths of values that were found wrong
-	values  int              // looked at so far
-	stopped bool             // too much was found, right or wrong
+	errors Errors
+	places map[string]place // of every value, by its path
+	wrong  map[string]bool  // paths of values that were found wrong
+	values int              // looked at so far
+
+	ports []claim // where services listen, in the order of the file; checkListeners sets the service
+
+	stopped bool // too much was found, right or wrong
 
 	onKey func(path string, r rule) // called for each key a section has; nil: nothing
 }

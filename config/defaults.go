@@ -57,6 +57,7 @@ func defaultService() *pool.Service {
 		IdleTimeout:      350 * time.Second,
 		HalfCloseTimeout: 60 * time.Second,
 		DrainTimeout:     300 * time.Second,
+		UDP:              pool.UDP{IdleTimeout: 120 * time.Second, MaxFlows: 65536},
 		Queue:            pool.Queue{Length: 1024, Timeout: 5 * time.Second},
 	}
 }

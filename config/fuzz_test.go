@@ -55,10 +55,13 @@ func check(t *testing.T, c *Config, s Service) {
 			t.Errorf("%s is in no zone", h)
 		}
 	}
-	for _, l := range s.Listen {
-		if !l.IsValid() || l.Addr().Is4In6() || l.Addr().Zone() != "" {
+	for _, l := range s.Ports() {
+		if a := l.Address; !a.IsValid() || a.Addr().Is4In6() || a.Addr().Zone() != "" {
 			t.Errorf("listener %s", l)
 		}
+	}
+	if (s.Probe.Type == pool.ProbeUDP) != (s.Probe.Send != "") {
+		t.Errorf("probe %+v", s.Probe)
 	}
 	for i, e := range s.Endpoints {
 		if !e.Address.IsValid() || e.Address.Port() == 0 || e.Weight < 0 || e.Weight > 256 {

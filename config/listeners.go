@@ -4,17 +4,19 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"haslohas.com/elbow/pool"
 )
 
-// A claim is somebody's wish to listen on an address and port, TCP.
+// A claim is somebody's wish to listen on an address and port.
 type claim struct {
-	addr    netip.AddrPort
+	pool.Port
 	path    string
 	service int // its index; -1: it is none of a service
 }
 
-// claims finds out who wants what another has, in one step for each. Port 0
-// is a wish for any port, so it never meets another.
+// claims finds out who wants what another has, in one step for each, for one
+// of TCP and UDP. Port 0 is a wish for any port, so it never meets another.
 type claims struct {
 	exact    map[netip.AddrPort]claim
 	wildcard [2]map[uint16]claim // 0.0.0.0 and [::], by port
@@ -34,15 +36,15 @@ func newClaims() *claims {
 // every socket on [::] is for IPv6 alone, so that 0.0.0.0 can stand beside it.
 func (c *claims) add(n claim) (before claim, met bool) {
 	const v4, v6 = 0, 1
-	addr, port := n.addr.Addr(), n.addr.Port()
-	if !n.addr.IsValid() || port == 0 {
+	addr, port := n.Address.Addr(), n.Address.Port()
+	if !n.Address.IsValid() || port == 0 {
 		return claim{}, false
 	}
 	family := v4
 	if addr.Is6() {
 		family = v6
 	}
-	if before, met := c.exact[n.addr]; met {
+	if before, met := c.exact[n.Address]; met {
 		return before, true
 	}
 	if before, met := c.wildcard[family][port]; met {
@@ -51,7 +53,7 @@ func (c *claims) add(n claim) (before claim, met bool) {
 	if before, met := c.any[family][port]; met && addr.IsUnspecified() {
 		return before, true
 	}
-	c.exact[n.addr] = n
+	c.exact[n.Address] = n
 	if _, there := c.any[family][port]; !there {
 		c.any[family][port] = n
 	}
@@ -61,36 +63,51 @@ func (c *claims) add(n claim) (before claim, met bool) {
 	return claim{}, false
 }
 
-// checkListeners checks that no two listeners want the same TCP port of the
-// same address: there would be no way to tell their connections apart, unless
-// both are of services and these have a match.
+// checkListeners checks that no two listeners want the same port of the same
+// address, TCP or UDP: there would be no way to tell their clients apart, unless
+// it is TCP, both are of services and these have a match.
 func (d *decoder) checkListeners(c *Config) {
-	taken, matches := newClaims(), newMatches(d, c.Services)
-	add := func(path string, addr netip.AddrPort, service int) {
-		before, met := taken.add(claim{addr, path, service})
+	tcp, udp, matches := newClaims(), newClaims(), newMatches(d, c.Services)
+	add := func(n claim) (ok bool) {
+		taken := tcp
+		if n.UDP {
+			taken = udp
+		}
+		before, met := taken.add(n)
 		switch {
 		case !met:
-		case before.addr == addr && before.service >= 0 && service >= 0 && before.service != service: // may be shared
-		case before.addr == addr:
-			d.fail(path, "%s is already taken by %s", addr, d.origin(before.path))
+		case before.Port == n.Port && !n.UDP && before.service >= 0 && n.service >= 0 && before.service != n.service: // may be shared
+		case before.Port == n.Port:
+			d.fail(n.path, "%s is already taken by %s", n.Port, d.origin(before.path))
+			return false
 		default:
-			d.fail(path, "%s overlaps %s of %s", addr, before.addr, d.origin(before.path))
+			d.fail(n.path, "%s overlaps %s of %s", n.Port, before.Port, d.origin(before.path))
+			return false
 		}
+		return true
 	}
 	for i, a := range c.DNS.Listen {
-		if d.has("dns.listen") {
-			add(fmt.Sprintf("dns.listen[%d]", i), a, -1)
-		} else {
-			add("dns.listen", a, -1)
+		path := "dns.listen"
+		if d.has(path) {
+			path = fmt.Sprintf("dns.listen[%d]", i)
+		}
+		if add(claim{pool.Port{Address: a}, path, -1}) { // else it is said once
+			add(claim{pool.Port{UDP: true, Address: a}, path, -1})
 		}
 	}
-	add("admin.listen", c.Admin.Listen, -1)
+	add(claim{pool.Port{Address: c.Admin.Listen}, "admin.listen", -1})
+	rest := d.ports
 	for i, s := range c.Services {
-		for j, a := range s.Listen {
-			path := fmt.Sprintf("services[%d].listen[%d]", i, j)
-			add(path, a, i)
-			matches.add(a, path, i)
+		n := len(s.Listen) + len(s.ListenUDP)
+		for k := range rest[:n] {
+			rest[k].service = i
+			p := rest[k]
+			add(p)
+			if !p.UDP {
+				matches.add(p.Address, p.path, i)
+			}
 		}
+		rest = rest[n:]
 	}
 }
 

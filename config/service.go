@@ -1,6 +1,8 @@
 package config
 
 import (
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -19,6 +21,7 @@ const (
 
 	maxConnections = 10_000_000
 	maxBody        = 5120 // what a probe reads of an answer
+	maxSend        = 1200 // of a datagram that a probe sends: no path needs to fragment it
 )
 
 func service(to *Service) rule {
@@ -28,7 +31,7 @@ func service(to *Service) rule {
 		{"name", required(name(&s.Name))},
 		{"hostnames", list(&s.Hostnames, maxHostnames, hostname)},
 		{"answer", enum(&s.Answer, pool.ParseAnswer)},
-		{"listen", list(&s.Listen, maxListeners, listener)},
+		{"listen", listeners(s)},
 		{"backends", required(section{
 			{"static", list(&to.Source.Static, maxEndpoints, endpoint)},
 			{"file", path(&to.Source.File)},
@@ -44,6 +47,11 @@ func service(to *Service) rule {
 		}.rule()},
 		{"idleTimeout", durationOrZero(&s.IdleTimeout, 100*millisecond, 7*day)},
 		{"halfCloseTimeout", durationOrZero(&s.HalfCloseTimeout, 100*millisecond, 7*day)},
+		{"udp", section{
+			{"idleTimeout", duration(&s.UDP.IdleTimeout, 100*millisecond, 7*day)},
+			{"responses", number(&s.UDP.Responses, 0, 1000)},
+			{"maxFlows", number(&s.UDP.MaxFlows, 1, maxConnections)},
+		}.rule()},
 		{"drain", section{
 			{"timeout", duration(&s.DrainTimeout, 0, 7*day)},
 		}.rule()},
@@ -99,6 +107,8 @@ func probe(p *pool.Probe) rule {
 			{"body", words(&p.Body, maxBody)},
 		}.rule()},
 		{"service", words(&p.Service, 255)},
+		{"send", words(&p.Send, maxSend)},
+		{"sendHex", text(&p.Send, "hexadecimal digits", parseHex)},
 		{"verify", boolean(&p.Verify)},
 		{"proxyProtocol", enum(&p.Proxy, pool.ParseProxyVersion)},
 	}.rule()
@@ -144,6 +154,21 @@ func parseProbeHost(s string) (string, error) {
 		host += ":" + port
 	}
 	return host, nil
+}
+
+// parseHex parses bytes written as pairs of hexadecimal digits, between which
+// there may be spaces.
+func parseHex(s string) (string, error) {
+	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s is not written in pairs of hexadecimal digits, like \"a1 b2\"", quote(s))
+	case len(b) == 0:
+		return "", errors.New("is empty; leave the key out instead")
+	case len(b) > maxSend:
+		return "", fmt.Errorf("has %d bytes, at most %d are allowed", len(b), maxSend)
+	}
+	return string(b), nil
 }
 
 // parseStatus parses codes and ranges of codes like 200-399,401.

@@ -76,7 +76,8 @@ func (m *matches) checkAccept(addr netip.AddrPort, at string, i int) {
 
 // listen returns the path at which service i lists addr.
 func (m *matches) listen(i int, addr netip.AddrPort) string {
-	return fmt.Sprintf("services[%d].listen[%d]", i, slices.Index(m.services[i].Listen, addr))
+	at := slices.IndexFunc(m.d.ports, func(c claim) bool { return c.service == i && c.Port == pool.Port{Address: addr} })
+	return m.d.ports[at].path
 }
 
 // within returns where k stands in m.
