@@ -24,8 +24,10 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts drives the binary as a user does: testdata/*.txtar. Each script
-// has two web servers, at $A and $B, two with TLS, at $SA and $SB, and a control
-// socket path, $SOCKET.
+// has two web servers, at $A and $B, two with TLS, at $SA and $SB, two DNS
+// servers, at $DNS_A and $DNS_B, that answer everything with their name and end
+// at the command stopdns, an address that is free for UDP and TCP, $HOST and
+// $PORT, and a control socket path, $SOCKET.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -43,6 +45,18 @@ func TestScripts(t *testing.T) {
 				env.Defer(s.Close)
 				env.Setenv(name, s.Listener.Addr().String())
 			}
+			for _, name := range []string{"A", "B"} {
+				server, err := startNameServer(name)
+				if err != nil {
+					return err
+				}
+				env.Defer(server.stop)
+				env.Setenv("DNS_"+name, server.address)
+				env.Values[name] = server
+			}
+			if err := setFreePort(env); err != nil {
+				return err
+			}
 			// The path of a socket has room for 108 bytes; $WORK may be longer.
 			dir, err := os.MkdirTemp("", "elbow")
 			if err != nil {
@@ -54,6 +68,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"eventually": eventually,
+			"stopdns":    stopNameServer,
 			"fill":       fill,
 		},
 	})
