@@ -137,19 +137,18 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) erro
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
-		defer cancel()
-		if server.Shutdown(last) != nil {
-			_ = server.Close() // whoever is still there had the time
-		}
-	})
-	err := server.Serve(limit(l, maxConnections))
+	// First the listener, so that Serve has returned before Shutdown looks who
+	// is there: it does not see a connection that is just being accepted.
+	limited := limit(l, maxConnections)
+	stop := context.AfterFunc(ctx, func() { _ = limited.Close() })
+	err := server.Serve(limited)
 	if stop() { // Serve ended by itself
 		return fmt.Errorf("serving on %s: %w", l.Addr(), errors.Join(err, server.Close()))
 	}
-	<-ended
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	if server.Shutdown(last) != nil {
+		_ = server.Close() // whoever is still there had the time
+	}
 	return nil
 }
