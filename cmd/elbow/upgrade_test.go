@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,6 +52,7 @@ type system struct {
 	program string // the path
 	config  string // the text
 	web     string // host:port of the service, and so on
+	echo    string
 	dns     string
 	admin   string
 	cmd     *exec.Cmd
@@ -79,6 +81,10 @@ services:
     backends:
       static: [{address: "A", node: minion1}, {address: "B", node: minion2}, {address: "127.0.0.1:1", node: minion3}]
     probe: {interval: 5s, fastInterval: 100ms, downInterval: 5s}
+  - name: echo
+    listen: ["udp/ECHO"]
+    backends: {static: ["C"]}
+    probe: {type: udp, send: "are you there", interval: 5s}
 `
 
 func newSystem(t *testing.T, flags ...string) *system {
@@ -87,8 +93,8 @@ func newSystem(t *testing.T, flags ...string) *system {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &system{t: t, dir: dir, program: filepath.Join(dir, "elbow"), web: freePort(t), dns: freePort(t), admin: freePort(t)}
-	replace := []string{"ADMIN", s.admin, "DIR", dir, "DNS", s.dns, "WEB", s.web}
+	s := &system{t: t, dir: dir, program: filepath.Join(dir, "elbow"), web: freePort(t), echo: freePort(t), dns: freePort(t), admin: freePort(t)}
+	replace := []string{"ADMIN", s.admin, "DIR", dir, "DNS", s.dns, "WEB", s.web, "ECHO", s.echo, `"C"`, startEcho(t)}
 	for _, name := range []string{"A", "B"} {
 		b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "this is", name) }))
 		t.Cleanup(b.Close)
@@ -358,7 +364,33 @@ func (c *client) ask() error {
 	return err
 }
 
-// load asks without a pause, one connection for each request, over TCP and DNS, until
+func write(w io.Writer, b []byte) error {
+	_, err := w.Write(b)
+	return err
+}
+
+// startEcho starts a UDP server that answers what it hears.
+func startEcho(t *testing.T) (address string) {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		b := make([]byte, 1500)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return // closed
+			}
+			_, _ = c.WriteTo(b[:n], from) // who has gone needs no answer
+		}
+	}()
+	return c.LocalAddr().String()
+}
+
+// load asks without a pause, one connection for each request, over TCP, UDP and DNS, until
 // the function it returns is called. No request may fail.
 func (s *system) load() (stop func()) {
 	done := make(chan struct{})
@@ -395,6 +427,23 @@ func (s *system) load() (stop func()) {
 			return (&client{c, bufio.NewReader(c)}).ask()
 		})
 	}
+	each("datagram", func() error {
+		c, err := net.Dial("udp", s.echo)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		b := []byte("from " + c.LocalAddr().String())
+		got := make([]byte, 100)
+		if err = errors.Join(c.SetDeadline(time.Now().Add(5*time.Second)), write(c, b)); err != nil {
+			return err
+		}
+		n, err := c.Read(got)
+		if err == nil && !bytes.Equal(got[:n], b) {
+			err = fmt.Errorf("the answer is %q", got[:n])
+		}
+		return err
+	})
 	for _, transport := range []string{"udp", "udp", "tcp"} {
 		each(transport, func() error {
 			q := new(dns.Msg).SetQuestion("web.public.haslohas.com.", dns.TypeA)
@@ -466,7 +515,7 @@ func TestUpgradeChain(t *testing.T) {
 	first.Close()
 	s.eventually("the first process ends with its last connection", func() bool { return !s.lives(s.cmd.Process.Pid) })
 	s.eventually("the drain ends", func() bool { return strings.Count(s.belief(), "drained: safe to power off") == 2 })
-	if strings.Contains(s.log(), "from=unknown") && strings.Count(s.log(), "from=unknown") > 3 {
+	if strings.Contains(s.log(), "from=unknown") && strings.Count(s.log(), "from=unknown") > 4 {
 		t.Error("a backend was unknown after an upgrade")
 	}
 }
