@@ -83,6 +83,7 @@ services:
     probe: {interval: 5s, fastInterval: 100ms, downInterval: 5s}
   - name: echo
     listen: ["udp/ECHO"]
+    udp: {responses: 1}
     backends: {static: ["C"]}
     probe: {type: udp, send: "are you there", interval: 5s}
 `
