@@ -26,7 +26,8 @@ type Config struct {
 	DNS      pool.DNS
 	Services []Service // in the order of the file; names are unique
 
-	file string // the configuration itself
+	file        string   // the configuration itself
+	secretFiles []string // of dns.keys
 }
 
 // Admin says where the daemon can be looked at and steered.
@@ -98,8 +99,8 @@ func Parse(name string, text []byte) (*Config, error) {
 	return c, nil
 }
 
-// Files returns the paths of the files that c was made from: the configuration
-// and the zone files. A change of any of them asks for a reload.
+// Files returns the paths of the files that c was made from: the configuration,
+// the zone files, and the secrets. A change of any of them asks for a reload.
 func (c *Config) Files() []string {
 	files := []string{c.file}
 	for _, z := range c.DNS.Zones {
@@ -107,7 +108,7 @@ func (c *Config) Files() []string {
 			files = append(files, z.File)
 		}
 	}
-	return files
+	return append(files, c.secretFiles...)
 }
 
 // read returns the content of the file at path, which must not have more than

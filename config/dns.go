@@ -27,7 +27,10 @@ func zone(to **pool.Zone) rule {
 		}.rule()},
 		{"file", path(&z.File)},
 		{"dnssec", unavailable()},
-		{"transfer", unavailable()},
+		{"transfer", section{
+			{"allow", list(&z.Transfer.Allow, maxTransfers, transferClient)},
+			{"notify", list(&z.Transfer.Notify, maxTransfers, secondary)},
+		}.rule()},
 	}.rule()
 }
 

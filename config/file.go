@@ -27,6 +27,7 @@ const (
 func (d *decoder) config(root *yaml.Node) *Config {
 	c := defaultConfig()
 	c.file = d.file
+	var keys []keyFile
 	d.visit(root, "", section{
 		{"host", section{
 			{"name", name(&c.Host.Name)},
@@ -50,14 +51,16 @@ func (d *decoder) config(root *yaml.Node) *Config {
 				{"slip", number(&c.DNS.RateLimit.Slip, 0, 100)},
 				{"exempt", list(&c.DNS.RateLimit.Exempt, maxNetworks, network)},
 			}.rule()},
+			{"keys", list(&keys, maxKeys, key)},
 			{"dnssec", unavailable()},
-			{"transfer", unavailable()},
 		}.rule()},
 		{"services", list(&c.Services, maxServices, service)},
 		{"kubernetes", unavailable()},
 		{"aws", unavailable()},
 	}.rule())
 	d.check(c)
+	d.checkKeys(c, keys)
+	d.checkTransfers(c, keys)
 
 	slices.SortFunc(c.DNS.Zones, func(a, b *pool.Zone) int { return strings.Compare(a.Name, b.Name) })
 	return c

@@ -51,6 +51,24 @@ func (w WhenAllDown) String() string { return whenAllDowns.name(int(w)) }
 // ParseWhenAllDown is the inverse of String.
 func ParseWhenAllDown(s string) (WhenAllDown, error) { return parse[WhenAllDown](whenAllDowns, s) }
 
+// KeyAlgorithm is how messages are signed with a [Key].
+type KeyAlgorithm uint8
+
+const (
+	HMACSHA256 KeyAlgorithm = iota
+	HMACSHA384
+	HMACSHA512
+)
+
+var keyAlgorithms = names{"hmac-sha256", "hmac-sha384", "hmac-sha512"}
+
+func (a KeyAlgorithm) String() string { return keyAlgorithms.name(int(a)) }
+
+// ParseKeyAlgorithm is the inverse of String.
+func ParseKeyAlgorithm(s string) (KeyAlgorithm, error) {
+	return parse[KeyAlgorithm](keyAlgorithms, s)
+}
+
 // ProbeType says what is spoken to an endpoint to find out its health.
 type ProbeType uint8
 

@@ -26,6 +26,7 @@ type DNS struct {
 	Listen    []netip.AddrPort // UDP and TCP on each
 	Zones     []*Zone          // sorted by Name, which is unique
 	RateLimit RateLimit
+	Keys      []Key // that secondaries share with this server
 }
 
 // RateLimit bounds the UDP responses for one client prefix (an IPv4 /24, an
@@ -45,6 +46,7 @@ type Zone struct {
 	TTL         ZoneTTL
 	File        string // path of an RFC 1035 master file, empty: none
 	Records     string // that file's text as it was when the Set was made
+	Transfer    Transfer
 }
 
 // A NameServer is one NS record of a zone and, where its name lies inside the
