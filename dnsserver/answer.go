@@ -13,6 +13,7 @@ type conversation struct {
 	random uint32 // decides where the addresses of an answer begin
 	slip   bool   // the client is over its rate: only tell it to come by TCP
 	inside bool   // the answer goes to nobody who would keep it
+	room   int    // what is added to the answer behind its end
 }
 
 // A result is what became of a query.
@@ -46,6 +47,8 @@ type responder struct {
 	chain  int
 
 	wild [maxName + 2]byte // the name of a wildcard
+
+	transfer *transfer // that is to follow; nil: none
 }
 
 // answer appends to dst the response to the query that was read, by what the
@@ -58,6 +61,7 @@ func (r *responder) answer(dst []byte, s *snapshot, v verdict, c conversation) (
 			size = min(max(int(r.payload), minPayload), maxPayload)
 		}
 	}
+	size -= c.room
 	r.snapshot, r.random, r.inside = s, c.random, c.inside
 	r.out.begin(dst, &r.query, size, c.tcp)
 	var (

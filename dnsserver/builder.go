@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"haslohas.com/elbow/pool"
@@ -15,6 +16,7 @@ type builder struct {
 	*Server
 	serials *serials
 	loaded  map[*pool.Zone]*static // of the newest Table
+	keys    []pool.Key             // that snapshot.keys was made of
 }
 
 // build makes the snapshot of a Table and puts it in the place of the one
@@ -28,6 +30,11 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 		generation: t.Generation,
 		zones:      make(map[name]*zone, len(t.DNS.Zones)),
 		limit:      newLimit(t.DNS.RateLimit),
+		keys:       before.keys,
+		transfers:  make(map[name]*pool.Transfer, len(t.DNS.Zones)),
+	}
+	if !slices.Equal(b.keys, t.DNS.Keys) {
+		b.keys, next.keys = t.DNS.Keys, newTSIGKeys(t.DNS.Keys)
 	}
 	loaded := make(map[*pool.Zone]*static, len(t.DNS.Zones))
 	fresh := false
@@ -39,6 +46,10 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 		loaded[conf] = st
 		was := before.zones[st.apex]
 		z := b.zone(st, services[conf], was, t.Generation)
+		if was != nil && z != was && len(conf.Transfer.Allow) > 0 {
+			z.history = was.history.add(compare(was, z))
+		}
+		next.transfers[st.apex] = &conf.Transfer
 		fresh = fresh || was == nil
 		next.zones[st.apex] = z
 		next.sorted = append(next.sorted, z)
@@ -49,6 +60,7 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 
 	b.snapshot.Store(next)
 	b.handedOut.replaced(before, next, time.Now())
+	b.secondaries.keep(next)
 	b.buildTime.Store(int64(time.Since(begun)))
 	for _, z := range before.sorted {
 		if next.zones[z.apex] == nil {

@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -226,6 +228,67 @@ func FuzzZoneFile(f *testing.F) {
 				packet := append([]byte("\x12\x34\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00"), owner...)
 				packet = append(packet, byte(s.typ>>8), byte(s.typ), 0, 1)
 				h.check(t, packet)
+			}
+		}
+	})
+}
+
+// FuzzTransfer: no packet copies a zone that is not signed with the key, and
+// none that may copy it makes the server stumble.
+func FuzzTransfer(f *testing.F) {
+	closed, open := newHouse(f, nil), newHouse(f, nil)
+	closed.publish(transferable(example(f)))
+	everybody := example(f)
+	for _, z := range everybody.dns.Zones {
+		z.Transfer.Allow = []pool.TransferClient{{Network: netip.PrefixFrom(client, client.BitLen())}}
+	}
+	open.publish(everybody)
+	serial := open.snapshot.Load().sorted[0].serial
+	everybody.down[netip.MustParseAddr("198.51.100.1")] = true
+	open.publish(everybody)
+	for _, m := range []*dns.Msg{axfr("example.com."), ixfr("example.com.", serial), ixfr("example.com.", serial+1), ixfr("example.com.", 1).SetEdns0(1232, false)} {
+		packet, err := m.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(packet)
+		for _, algorithm := range []string{dns.HmacSHA256, dns.HmacSHA512} {
+			m.Extra = nil
+			m.SetTsig("key.", algorithm, 300, time.Now().Unix())
+			packet, _ := signedPacket(f, m, "another secret")
+			f.Add(packet)
+		}
+	}
+	for _, text := range malformed {
+		f.Add(unhex(f, text))
+	}
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		if len(packet) > maxQuery {
+			return
+		}
+		for _, tcp := range []bool{false, true} {
+			closed.respond(&closed.r, nil, packet, client, 0, tcp)
+			if closed.r.transfer != nil {
+				t.Fatalf("copied: % x", packet)
+			}
+			out := open.respond(&open.r, nil, packet, client, 0, tcp)
+			if x := open.r.transfer; x != nil {
+				open.r.transfer = nil
+				e := envelope{responder: &open.r, transfer: x, tcp: tcp, many: true, size: transferMessage, send: func(message []byte) error {
+					var m dns.Msg
+					if err := m.Unpack(message); err != nil {
+						t.Fatalf("% x: message % x: %v", packet, message, err)
+					}
+					return nil
+				}}
+				if err := e.write(); err != nil || !tcp {
+					t.Fatalf("% x: %v", packet, err)
+				}
+			} else if out != nil {
+				var m dns.Msg
+				if err := m.Unpack(out); err != nil {
+					t.Fatalf("% x: response % x: %v", packet, out, err)
+				}
 			}
 		}
 	})

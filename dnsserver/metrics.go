@@ -13,7 +13,7 @@ const shards = 8
 
 // rcodeNames are the label values by response code; others do not occur.
 var rcodeNames = [rcodes]string{
-	rcodeSuccess: "NOERROR", rcodeFormat: "FORMERR", rcodeNXDomain: "NXDOMAIN", rcodeNotImpl: "NOTIMP",
+	rcodeSuccess: "NOERROR", rcodeFormat: "FORMERR", rcodeServFail: "SERVFAIL", rcodeNXDomain: "NXDOMAIN", rcodeNotImpl: "NOTIMP",
 	rcodeRefused: "REFUSED", rcodeYXDomain: "YXDOMAIN", rcodeNotAuth: "NOTAUTH", rcodeBadVers: "BADVERS",
 }
 
@@ -21,6 +21,9 @@ var transports = [...]string{"udp", "tcp"}
 
 // A zoneCounts counts the responses of one zone. It outlives snapshots.
 type zoneCounts struct {
+	transfers [transferKinds][transferResults]atomic.Uint64
+	notifies  [notifyResults]atomic.Uint64
+
 	shards [shards]struct {
 		responses [len(transports)][rcodes]atomic.Uint64
 		_         [64]byte // keeps two shards off one cache line
@@ -84,6 +87,8 @@ type metrics struct {
 	server *Server
 
 	queries, truncated, dropped, limited, serial, connections, ttl, build *prometheus.Desc
+
+	transfers, notifies, secondaryAge, secondarySerial *prometheus.Desc
 }
 
 func newMetrics(s *Server) *metrics {
@@ -100,11 +105,17 @@ func newMetrics(s *Server) *metrics {
 		connections: desc("tcp_connections", "Open TCP connections."),
 		ttl:         desc("answer_ttl_seconds", "TTL of the addresses that the hostname of a service is answered with.", "name"),
 		build:       desc("snapshot_build_seconds", "How long making the newest set of answers took."),
+
+		transfers:       desc("transfers_total", "Zone transfers that were asked for (axfr, ixfr), by what was sent.", "zone", "asked", "result"),
+		notifies:        desc("notifies_total", "Messages to secondaries that a zone has changed, by what came back.", "zone", "result"),
+		secondaryAge:    desc("secondary_transfer_age_seconds", "Time since the secondary was last sent the newest state of the zone, or told that it has it; where that was never, since the start.", "zone", "secondary"),
+		secondarySerial: desc("secondary_serial", "Serial of that state.", "zone", "secondary"),
 	}
 }
 
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.queries, m.truncated, m.dropped, m.limited, m.serial, m.connections, m.ttl, m.build} {
+	for _, d := range []*prometheus.Desc{m.queries, m.truncated, m.dropped, m.limited, m.serial, m.connections, m.ttl, m.build,
+		m.transfers, m.notifies, m.secondaryAge, m.secondarySerial} {
 		ch <- d
 	}
 }
@@ -132,6 +143,27 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		zone := z.apex.label()
 		responses(zone, z.counts)
 		gauge(m.serial, float64(z.serial), zone)
+		for kind := range z.counts.transfers {
+			for result := range z.counts.transfers[kind] {
+				if n := z.counts.transfers[kind][result].Load(); n > 0 {
+					counter(m.transfers, n, zone, transferKindNames[kind], transferResultNames[result])
+				}
+			}
+		}
+		for result := range z.counts.notifies {
+			if n := z.counts.notifies[result].Load(); n > 0 {
+				counter(m.notifies, n, zone, notifyResultNames[result])
+			}
+		}
+		for _, a := range named(snap.transfers[z.apex]) {
+			state, _ := s.secondaries.of(secondaryKey{z.apex, a})
+			if state.at.IsZero() {
+				gauge(m.secondaryAge, time.Since(s.begun).Seconds(), zone, a.String())
+				continue
+			}
+			gauge(m.secondaryAge, time.Since(state.at).Seconds(), zone, a.String())
+			gauge(m.secondarySerial, float64(state.serial), zone, a.String())
+		}
 		for owner, n := range z.live {
 			if n.live != nil {
 				gauge(m.ttl, n.live.ttl.Seconds(), owner.label())

@@ -32,6 +32,7 @@ const (
 const (
 	rcodeSuccess  = 0
 	rcodeFormat   = 1
+	rcodeServFail = 2
 	rcodeNXDomain = 3
 	rcodeNotImpl  = 4
 	rcodeRefused  = 5
@@ -63,8 +64,8 @@ const (
 	optionError       = 15 // RFC 8914
 	optionZoneVersion = 19 // RFC 9660
 
-	errorNotAuthoritative = 20 // extended error, RFC 8914 section 4.21
-	tsigBadKey            = 17 // RFC 8945 section 5.2.1
+	errorProhibited       = 18 // extended error, RFC 8914 section 4.19
+	errorNotAuthoritative = 20 // RFC 8914 section 4.21
 )
 
 // A verdict says what becomes of a packet.
@@ -73,6 +74,7 @@ type verdict uint8
 const (
 	resolve verdict = iota // it is a query to look up
 	reject                 // it is answered with query.rcode and nothing else
+	special                // it is signed or asks for a whole zone, see Server.special
 	ignore                 // it gets no answer
 )
 
@@ -100,6 +102,9 @@ type query struct {
 
 	tsigKey []byte // the owner of a TSIG record; nil: there is none
 	tsig    []byte // its data
+	tsigAt  int    // where it begins in the packet
+
+	prohibited bool // it is refused because of who asks
 }
 
 func (q *query) opcode() uint16 { return q.flags & opcodeMask >> 11 }
@@ -111,7 +116,8 @@ func (q *query) reset() {
 	q.question, q.qtype, q.qclass = nil, 0, 0
 	q.nameLen, q.labels = 0, 0
 	q.edns, q.payload, q.version, q.do, q.zoneVersion, q.keepalive = false, 0, 0, false, false, false
-	q.tsigKey, q.tsig = nil, nil
+	q.tsigKey, q.tsig, q.tsigAt = nil, nil, 0
+	q.prohibited = false
 }
 
 // read is the one admission check, for every transport: it takes the packet
@@ -147,14 +153,22 @@ func (q *query) read(packet []byte) verdict {
 	if !ok || !q.readRecords(packet, at) {
 		return q.rejected(rcodeFormat)
 	}
+	if q.tsigKey != nil {
+		return special
+	}
+	return q.judge()
+}
+
+// judge is read for a packet that was taken apart and whose signature, if it
+// has one, is good.
+func (q *query) judge() verdict {
 	switch {
-	case q.tsigKey != nil:
-		return q.rejected(rcodeNotAuth) // no key is known here
 	case q.version > 0:
 		return q.rejected(rcodeBadVers) // RFC 6891 section 6.1.3
-	case q.qclass != classIN && q.qclass != classANY,
-		q.qtype == typeAXFR, q.qtype == typeIXFR:
+	case q.qclass != classIN && q.qclass != classANY:
 		return q.rejected(rcodeRefused)
+	case q.qtype == typeAXFR, q.qtype == typeIXFR:
+		return special
 	}
 	return resolve
 }
@@ -225,7 +239,7 @@ func (q *query) readRecords(packet []byte, at int) bool {
 			if i < answers || i != answers+additional-1 || !wholeName(packet[owner:at]) {
 				return false
 			}
-			q.tsigKey, q.tsig = packet[owner:at], data
+			q.tsigKey, q.tsig, q.tsigAt = packet[owner:at], data, owner
 		}
 		at = end
 	}

@@ -139,9 +139,6 @@ func (m *response) finish(q *query, rcode uint16, z *zone, zoneLabels int, tcp b
 	if q.edns { // RFC 6891 section 7: if and only if the query had one
 		m.opt(q, rcode, z, zoneLabels, tcp)
 	}
-	if q.tsigKey != nil && rcode == rcodeNotAuth {
-		m.tsig(q)
-	}
 	head := m.message()
 	for i, n := range m.counts {
 		binary.BigEndian.PutUint16(head[6+2*i:], n)
@@ -158,9 +155,13 @@ func (m *response) opt(q *query, rcode uint16, z *zone, zoneLabels int, tcp bool
 	}
 	m.buf = append(m.buf, byte(rcode>>4), 0, flags, 0, 0, 0)
 	options := len(m.buf)
-	if z == nil && rcode == rcodeRefused && q.qtype != typeAXFR && q.qtype != typeIXFR {
+	if z == nil && rcode == rcodeRefused {
 		m.option(optionError, 2)
-		m.buf = binary.BigEndian.AppendUint16(m.buf, errorNotAuthoritative)
+		why := uint16(errorNotAuthoritative)
+		if q.prohibited {
+			why = errorProhibited
+		}
+		m.buf = binary.BigEndian.AppendUint16(m.buf, why)
 	}
 	if z != nil && q.zoneVersion {
 		m.option(optionZoneVersion, 6)
@@ -178,29 +179,4 @@ func (m *response) opt(q *query, rcode uint16, z *zone, zoneLabels int, tcp bool
 func (m *response) option(code, size uint16) {
 	m.buf = binary.BigEndian.AppendUint16(m.buf, code)
 	m.buf = binary.BigEndian.AppendUint16(m.buf, size)
-}
-
-// tsig adds the unsigned TSIG record that says that the key is not known, RFC
-// 8945 section 5.2.1: the algorithm and time of the query, no MAC.
-func (m *response) tsig(q *query) {
-	end, ok := skipName(q.tsig, 0)
-	if !ok || !wholeName(q.tsig[:end]) || end+8 > len(q.tsig) {
-		return // the data is no TSIG: NOTAUTH says enough
-	}
-	stamp := q.tsig[:end+8] // algorithm, time signed, fudge
-	size := len(stamp) + 8
-	if m.at()+len(q.tsigKey)+10+size > m.limit {
-		return
-	}
-	m.buf = append(m.buf, q.tsigKey...)
-	m.buf = binary.BigEndian.AppendUint16(m.buf, typeTSIG)
-	m.buf = binary.BigEndian.AppendUint16(m.buf, classANY)
-	m.buf = binary.BigEndian.AppendUint32(m.buf, 0)
-	m.buf = binary.BigEndian.AppendUint16(m.buf, uint16(size))
-	m.buf = append(m.buf, stamp...)
-	m.buf = binary.BigEndian.AppendUint16(m.buf, 0) // no MAC
-	m.buf = binary.BigEndian.AppendUint16(m.buf, q.id)
-	m.buf = binary.BigEndian.AppendUint16(m.buf, tsigBadKey)
-	m.buf = binary.BigEndian.AppendUint16(m.buf, 0) // no other data
-	m.counts[additionalSection]++
 }

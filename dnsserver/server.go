@@ -44,6 +44,9 @@ type Server struct {
 	limiter   *limiter
 
 	connections connections
+	transfers   transfers
+	secondaries secondaries
+	begun       time.Time
 	serving     sync.WaitGroup // every goroutine that reads from a socket
 
 	counts    serverCounts
@@ -70,6 +73,7 @@ func New(o Options) *Server {
 		requests:  make(chan func(*builder)),
 		ended:     make(chan struct{}),
 		limiter:   newLimiter(),
+		begun:     time.Now(),
 	}
 	if s.inherited == nil {
 		s.inherited = func(string, string) []int { return nil }
@@ -97,6 +101,8 @@ func (s *Server) Run(ctx context.Context) error {
 	s.handedOut.restore(s.store, s.log)
 	b := &builder{Server: s, serials: newSerials(s.store, s.log)}
 	sockets := &sockets{server: s}
+	notifier := newNotifier(s.log, exchangeNotify)
+	defer notifier.end()
 	for {
 		var retry <-chan time.Time
 		if t := s.table.Load(); t.Generation > 0 {
@@ -104,6 +110,8 @@ func (s *Server) Run(ctx context.Context) error {
 				b.build(ctx, t)
 			}
 			retry = sockets.apply(ctx, t.DNS.Listen)
+			// Whoever is told now may ask at once.
+			notifier.announce(s.snapshot.Load())
 		}
 		select {
 		case <-changed:
@@ -180,7 +188,8 @@ func (s *Server) Zones() []ZoneStatus {
 }
 
 // respond appends the response to a packet to dst; it returns nil where there
-// is none. It is the one way from a packet to a response.
+// is none. It is the one way from a packet to a response. Over TCP it may leave
+// the response to r.transfer.
 func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, shard int, tcp bool) []byte {
 	v := r.read(packet)
 	if v == ignore {
@@ -197,6 +206,13 @@ func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, sh
 			s.counts.drop(shard, dropRate)
 			return nil
 		}
+	}
+	if v == special {
+		if slip { // what is not signed would be of no use
+			s.counts.drop(shard, dropRate)
+			return nil
+		}
+		return s.special(r, dst, packet, snap, client, shard, tcp)
 	}
 	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: rand.Uint32(), slip: slip})
 	s.counts.count(shard, tcp, result)

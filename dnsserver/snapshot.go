@@ -19,6 +19,9 @@ type snapshot struct {
 	sorted     []*zone // by name, as the Table has them
 	maxLabels  int     // of the name of any zone
 	limit      limit
+
+	keys      tsigKeys
+	transfers map[name]*pool.Transfer // of every zone
 }
 
 // A zone is one zone of a snapshot. Snapshots share it as long as nothing in
@@ -32,6 +35,8 @@ type zone struct {
 	soa          rrset
 	negative     rrset // the SOA for negative answers, RFC 2308 section 3
 	negativeLive rrset // the same about a service: it may be back soon
+
+	history history // nil: nobody may copy the zone, or nothing has changed
 }
 
 // A live is what a service has to say about one of its hostnames.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -15,8 +16,9 @@ import (
 	"haslohas.com/elbow/pool"
 )
 
-// A zone without an SOA of its own gets these. Nobody transfers it yet; they
-// are what RIPE-203 and its followers advise for a small zone.
+// A zone without an SOA of its own gets these. They are what RIPE-203 and its
+// followers advise for a small zone; secondaries need not wait for them, they
+// are told of changes.
 const (
 	soaRefresh = 3600
 	soaRetry   = 600
@@ -42,6 +44,8 @@ type static struct {
 	hash      [sha256.Size]byte
 	liveTTL   uint32 // of NODATA for a service, seconds
 	resources int    // records
+
+	order func() []name // all names in canonical order; sorts them when it is first called
 }
 
 // seconds is d as a TTL.
@@ -79,6 +83,7 @@ func loadZone(conf *pool.Zone) (*static, []finding) {
 	}
 	l.connect()
 	l.judge()
+	l.order = sync.OnceValue(func() []name { return canonical(l.static.nodes) })
 	return l.static, readable(l.findings)
 }
 

@@ -44,7 +44,8 @@ type connection struct {
 	prefix   uint64
 	client   netip.Addr
 
-	fresh atomic.Bool // no message was answered yet
+	fresh        atomic.Bool // no message was answered yet
+	transferring atomic.Bool // the answer is a zone, which may take long
 
 	// idleSince is when the last message was done with, Unix nanoseconds; 0:
 	// one is being read or answered.
@@ -126,6 +127,9 @@ func (c *connections) expire(l *listener) {
 			deadline = time.Now().Add(tcpMessage)
 		}
 		_ = conn.SetReadDeadline(deadline) // else it is closed already
+		if conn.transferring.Load() {
+			_ = conn.SetWriteDeadline(time.Unix(1, 0)) // as above
+		}
 	}
 }
 
@@ -198,6 +202,15 @@ func (s *Server) serveTCP(c *connection, shard int) {
 		response := s.respond(&r, out, whole[2:], c.client, shard, true)
 		if response == nil {
 			return
+		}
+		if r.transfer != nil {
+			if !s.stream(c, &r, out[:begin], shard) {
+				return
+			}
+			c.fresh.Store(false)
+			out = out[:0]
+			_, _ = in.Discard(2 + size) // they were peeked at
+			continue
 		}
 		out = response
 		binary.BigEndian.PutUint16(out[begin:], uint16(len(out)-begin-2))

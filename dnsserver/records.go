@@ -1,0 +1,91 @@
+package dnsserver
+
+import (
+	"encoding/binary"
+	"iter"
+	"slices"
+	"strings"
+)
+
+// each returns every set of the zone but the SOA, which is apart, in the
+// canonical order of RFC 4034 section 6.1, with its owner.
+func (z *zone) each() iter.Seq2[name, *rrset] {
+	return func(yield func(name, *rrset) bool) {
+		static, live := z.order(), canonical(z.live)
+		for len(static) > 0 || len(live) > 0 {
+			var owner name
+			var n *node
+			if len(live) == 0 || len(static) > 0 && canonicalOrder(static[0], live[0]) < 0 {
+				owner, static = static[0], static[1:]
+				n = z.nodes[owner]
+			} else {
+				owner, live = live[0], live[1:]
+				if len(static) > 0 && static[0] == owner {
+					static = static[1:]
+				}
+				n = z.live[owner]
+			}
+			sets := n.all()
+			for i := range sets {
+				if !yield(owner, &sets[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// all returns the sets of n, by type, for whoever copies the zone; n may be nil.
+func (n *node) all() []rrset {
+	if n == nil {
+		return nil
+	}
+	return n.sets
+}
+
+// canonical returns the names of m in canonical order.
+func canonical(m map[name]*node) []name {
+	all := make([]name, 0, len(m))
+	for owner := range m {
+		all = append(all, owner)
+	}
+	slices.SortFunc(all, canonicalOrder)
+	return all
+}
+
+// canonicalOrder compares two names, label by label from the root.
+func canonicalOrder(a, b name) int {
+	var as, bs [maxLabels]uint8 // where labels begin
+	i, j := starts(a, &as), starts(b, &bs)
+	for i > 0 && j > 0 {
+		i, j = i-1, j-1
+		x, y := int(as[i]), int(bs[j])
+		if c := strings.Compare(string(a[x+1:x+1+int(a[x])]), string(b[y+1:y+1+int(b[y])])); c != 0 {
+			return c
+		}
+	}
+	return i - j
+}
+
+func starts(n name, at *[maxLabels]uint8) int {
+	labels := 0
+	for i := 0; n[i] != 0; i += 1 + int(n[i]) {
+		at[labels] = uint8(i)
+		labels++
+	}
+	return labels
+}
+
+// records are all records of the set, each once.
+func (s *rrset) records() []byte {
+	if s.step > 0 {
+		return s.wire[:s.count*s.step]
+	}
+	return s.wire
+}
+
+// split cuts the first record from wire.
+func split(wire []byte) (record, rest []byte) {
+	end := headerLen + int(binary.BigEndian.Uint16(wire[10:]))
+	return wire[:end], wire[end:]
+}
