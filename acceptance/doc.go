@@ -4,5 +4,6 @@
 //
 //	go test -tags acceptance ./acceptance
 //
-// It needs nginx and dig; with knotd or nsd it compares answers too.
+// It needs nginx and dig; with knotd or nsd it compares answers too, and with
+// knotd, nsd and named together it follows the zone as secondaries do.
 package acceptance
