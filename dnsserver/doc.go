@@ -16,4 +16,11 @@
 // goroutine per query and no lock.
 //
 // Whenever an answer changes, the serial of the zone grows, over restarts too.
+//
+// # Secondaries
+//
+// What is signed (TSIG) or asks for a zone (AXFR, IXFR) goes the slow way, from
+// Server.special on. A transfer is cut from the snapshot, a difference from the
+// history that the builder keeps of each zone, and the notifier tells secondaries
+// of new serials.
 package dnsserver
