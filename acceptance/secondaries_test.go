@@ -178,7 +178,7 @@ services:
 	defer calm.Stop()
 	follow := func(i int) {
 		b := backends[i*7%(len(backends)-1)] // the last one stays, so that the name always has an address
-		<-calm.C // longer than what NOTIFY is held back for while a zone flaps
+		<-calm.C                             // longer than what NOTIFY is held back for while a zone flaps
 		b.toggle()
 		gone := b.listener == nil
 		elbowtest.Eventually(t, 5*time.Second, "elbow has seen it", func() bool {
