@@ -16,9 +16,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// programs are what this test program is under another name.
-var programs = map[string]func(){"elbow": main, "crash": crashWithState, "hang": hangWithState}
-
 func TestMain(m *testing.M) {
 	testscript.Main(m, programs)
 }

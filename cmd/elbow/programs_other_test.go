@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// programs are what this test program is under another name.
+var programs = map[string]func(){"elbow": main}
