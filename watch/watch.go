@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -20,7 +21,7 @@ const (
 	restless = time.Second
 
 	// slow is how often the files are looked at without any event: network file
-	// systems send none, and a folder may not be there yet.
+	// systems send none.
 	slow = 10 * time.Second
 )
 
@@ -78,21 +79,43 @@ type watcher struct {
 	paths  []string
 	notify *fsnotify.Watcher // nil where the kernel gives no notice
 	prints []print
+	above  []string // folders that are watched because one below is missing
 }
 
-// follow watches the folders of the files and of what they link to. A folder
-// that is missing is tried again with the next look. To watch one a second
-// time does nothing, unless it is another folder of the same name.
+// follow watches the folders of the files and of what they link to. To watch
+// one a second time does nothing, unless it is another folder of the same name.
 func (w *watcher) follow() {
 	if w.notify == nil {
 		return
 	}
+	before := w.above
+	w.above = nil
+	var folders []string
 	for _, path := range w.paths {
-		_ = w.notify.Add(filepath.Dir(path)) // without it, the slow look is left
+		folders = append(folders, filepath.Dir(path))
+		w.watch(filepath.Dir(path))
 		if target, err := filepath.EvalSymlinks(path); err == nil {
-			_ = w.notify.Add(filepath.Dir(target))
+			folders = append(folders, filepath.Dir(target))
+			w.watch(filepath.Dir(target))
 		}
 	}
+	for _, dir := range before {
+		if !slices.Contains(w.above, dir) && !slices.Contains(folders, dir) {
+			_ = w.notify.Remove(dir) // it may be gone
+		}
+	}
+}
+
+// watch watches a folder, or where it is missing the one above, which tells
+// when it is made. Without any of them, the slow look is left.
+func (w *watcher) watch(dir string) {
+	above := filepath.Dir(dir)
+	if w.notify.Add(dir) == nil || above == dir {
+		return
+	}
+	w.above = append(w.above, above)
+	w.watch(above)
+	_ = w.notify.Add(dir) // it may have been made meanwhile
 }
 
 // A print is what tells one content of a file from another without reading it.

@@ -117,6 +117,30 @@ func TestFolderMadeAnew(t *testing.T) {
 	within(t, changed)
 }
 
+// A folder that is not there yet is seen when it is made, and so is one whose
+// parents are missing too.
+func TestFolderMadeLater(t *testing.T) {
+	top := t.TempDir()
+	dir := filepath.Join(top, "a", "b", "c")
+	ctx, cancel := context.WithCancel(t.Context())
+	changed := make(chan struct{}, 16)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		Files(ctx, []string{filepath.Join(dir, "f")}, func() { changed <- struct{}{} })
+	})
+	defer wg.Wait()
+	defer cancel()
+	<-changed // it watches
+	must(t, os.MkdirAll(dir, 0o755))
+	write(t, dir, "f", "1")
+	within(t, changed)
+	must(t, os.RemoveAll(filepath.Join(top, "a")))
+	within(t, changed)
+	must(t, os.MkdirAll(dir, 0o755))
+	write(t, dir, "f", "22")
+	within(t, changed)
+}
+
 // within waits for a change, shorter than until the slow look.
 func within(t *testing.T, changed <-chan struct{}) {
 	t.Helper()
