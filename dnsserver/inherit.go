@@ -27,7 +27,7 @@ func (s *Server) Sockets(visit func(network, address string, fd int)) {
 		if l := state.listener; l != nil {
 			visitSocket(l.tcp, func(fd int) { visit("tcp", addr.String(), fd) })
 			for _, c := range l.udp {
-				visitSocket(c, func(fd int) { visit("udp", addr.String(), fd) })
+				c.visit(func(fd int) { visit("udp", addr.String(), fd) })
 			}
 		}
 	}

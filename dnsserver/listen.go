@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -41,7 +40,7 @@ type listener struct {
 	addr  netip.AddrPort // as in the Table
 	bound netip.AddrPort
 	tcp   *net.TCPListener
-	udp   []*net.UDPConn
+	udp   []udpSocket
 
 	reading sync.WaitGroup // the goroutines that read from udp
 	closing atomic.Bool
@@ -149,7 +148,7 @@ func (s *Server) listen(ctx context.Context, addr netip.AddrPort) (*listener, er
 	var err error
 	for range tries {
 		var l *listener
-		if l, err = listenOnce(ctx, addr, from); err == nil {
+		if l, err = listenOnce(ctx, addr, from, s.sockets); err == nil {
 			return l, nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
@@ -161,7 +160,7 @@ func (s *Server) listen(ctx context.Context, addr netip.AddrPort) (*listener, er
 
 // listenOnce opens TCP first: UDP sockets share their port even with another
 // process, TCP shows that somebody is there. It takes what there is in from.
-func listenOnce(ctx context.Context, addr netip.AddrPort, from *adopted) (*listener, error) {
+func listenOnce(ctx context.Context, addr netip.AddrPort, from *adopted, sockets int) (*listener, error) {
 	// An IPv6 address stands for IPv6 alone, so that 0.0.0.0 and [::] go together.
 	family := "6"
 	if addr.Addr().Is4() || addr.Addr().Is4In6() {
@@ -176,35 +175,35 @@ func listenOnce(ctx context.Context, addr netip.AddrPort, from *adopted) (*liste
 		l.tcp = tcp.(*net.TCPListener)
 	}
 	l.bound = netip.AddrPortFrom(addr.Addr(), uint16(l.tcp.Addr().(*net.TCPAddr).Port))
-	l.udp = from.takeUDP()
-	for len(l.udp) < udpSockets() {
+	for _, c := range from.takeUDP() {
+		l.addUDP(c)
+	}
+	for len(l.udp) < sockets {
 		config := net.ListenConfig{Control: controlUDP(addr.Addr())}
 		udp, err := config.ListenPacket(ctx, "udp"+family, l.bound.String())
 		if err != nil {
 			l.shut()
 			return nil, fmt.Errorf("listening: %w", err)
 		}
-		conn := udp.(*net.UDPConn)
-		_ = conn.SetReadBuffer(udpBuffer) // less is no reason not to serve
-		l.udp = append(l.udp, conn)
+		l.addUDP(udp.(*net.UDPConn))
 	}
 	return l, nil
 }
 
-// udpSockets is how many sockets share an address: as many as can be read at
-// the same time.
-func udpSockets() int {
-	if !sharedPorts {
-		return 1
+func (l *listener) addUDP(c *net.UDPConn) {
+	_ = c.SetReadBuffer(udpBuffer) // less is no reason not to serve
+	if b, ok := detach(c, l.addr.Addr().IsUnspecified()); ok {
+		l.udp = append(l.udp, b)
+	} else {
+		l.udp = append(l.udp, singleSocket{c})
 	}
-	return min(runtime.GOMAXPROCS(0), maxSockets)
 }
 
 // shut closes the sockets.
 func (l *listener) shut() {
 	l.tcp.Close()
 	for _, c := range l.udp {
-		c.Close()
+		c.close()
 	}
 }
 
@@ -214,7 +213,7 @@ func (s *Server) serve(l *listener) {
 		l.reading.Add(1)
 		s.serving.Go(func() {
 			defer l.reading.Done()
-			s.serveUDP(l, c, shard)
+			c.serve(s, l, shard)
 		})
 	}
 	s.serving.Go(func() { s.acceptTCP(l) })
@@ -227,8 +226,7 @@ func (s *Server) close(l *listener) {
 	l.closing.Store(true)
 	close(l.closed)
 	for _, c := range l.udp {
-		_ = c.SetReadDeadline(time.Unix(1, 0)) // fails, as reading does, on a closed socket
-		_ = c.SetWriteDeadline(time.Now().Add(udpLastWrite))
+		c.stop()
 	}
 	l.reading.Wait()
 	l.shut()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,11 @@ type Options struct {
 	Log        *slog.Logger          // nil: nothing is logged
 	Registerer prometheus.Registerer // nil: there are no metrics
 
+	// Sockets is how many UDP sockets share an address, each with a goroutine
+	// that waits in the system; 0: GOMAXPROCS, at most 8. Where the system does
+	// not spread packets over several, there is one.
+	Sockets int
+
 	// Inherited returns the sockets that the process before this one has
 	// opened for an address, as [Server.Sockets] named them there, once. They
 	// belong to the caller. nil: there was none.
@@ -35,6 +41,7 @@ type Server struct {
 	table     *pool.Publisher
 	store     Store
 	log       *slog.Logger
+	sockets   int // UDP sockets of an address
 	inherited func(network, address string) []int
 	requests  chan func(*builder) // to the goroutine of Run
 	ended     chan struct{}       // Run has returned
@@ -74,6 +81,13 @@ func New(o Options) *Server {
 		ended:     make(chan struct{}),
 		limiter:   newLimiter(),
 		begun:     time.Now(),
+		sockets:   o.Sockets,
+	}
+	if s.sockets <= 0 {
+		s.sockets = min(runtime.GOMAXPROCS(0), maxSockets)
+	}
+	if !sharedPorts {
+		s.sockets = 1
 	}
 	if s.inherited == nil {
 		s.inherited = func(string, string) []int { return nil }

@@ -6,8 +6,31 @@ import (
 	"time"
 )
 
-// serveUDP answers what arrives at a socket until it is closed.
-func (s *Server) serveUDP(l *listener, c *net.UDPConn, shard int) {
+// A udpSocket is one of the sockets of an address.
+type udpSocket interface {
+	// serve answers what arrives until l is closing and stop was called.
+	serve(s *Server, l *listener, shard int)
+	stop()
+	close() // after serve has returned
+
+	// visit calls f with the descriptor, which is valid during the call.
+	visit(f func(fd int))
+}
+
+// A singleSocket receives and sends one packet with each system call. It is for
+// systems without anything better.
+type singleSocket struct{ *net.UDPConn }
+
+func (c singleSocket) visit(f func(fd int)) { visitSocket(c.UDPConn, f) }
+
+func (c singleSocket) stop() {
+	_ = c.SetReadDeadline(time.Unix(1, 0)) // fails, as reading does, on a closed socket
+	_ = c.SetWriteDeadline(time.Now().Add(udpLastWrite))
+}
+
+func (c singleSocket) close() { _ = c.Close() } // nobody could be told
+
+func (c singleSocket) serve(s *Server, l *listener, shard int) {
 	var (
 		r        responder
 		packet   = make([]byte, maxQuery)

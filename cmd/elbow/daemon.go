@@ -127,6 +127,7 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 		Log:        e.log,
 		Registerer: e.registry,
 		Inherited:  e.inherited("dns"),
+		Sockets:    s.loops,
 	})
 	e.admin = newAdmin(e, cfg.Admin)
 	e.upgrades = newUpgrader(e)

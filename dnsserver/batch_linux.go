@@ -1,0 +1,254 @@
+package dnsserver
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"runtime"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batchSize is how many packets are received and sent with one system call.
+	// More would only make the first of them wait for the last.
+	batchSize = 32
+
+	// A slot of packets begins in another line of the cache than its neighbours,
+	// which it would not at a power of two.
+	querySlot    = maxQuery + 192
+	responseSlot = maxPayload + 48
+
+	// yieldEvery is how long a reader keeps its processor of the scheduler: it
+	// gives it away before it is taken, which costs more (docs/decisions/0008).
+	yieldEvery = 8 * time.Millisecond
+
+	// sendPatience is how long responses wait for room in a full queue.
+	sendPatience = 20 * time.Millisecond
+)
+
+// A mmsghdr is struct mmsghdr of recvmmsg(2): the size of the message it
+// describes stands behind each header.
+type mmsghdr struct {
+	unix.Msghdr
+	size uint32
+}
+
+// A batch receives queries and sends their responses, many with one system
+// call. It is made once for each socket; nothing in it moves, since the
+// headers hold addresses of the rest.
+type batch struct {
+	fd       int
+	wildcard bool // packets tell to which address they were sent
+
+	in, out [batchSize]mmsghdr
+	from    [batchSize]unix.RawSockaddrInet6 // or IPv4, which is shorter
+	control [batchSize][controlLen]byte
+	queries [batchSize][querySlot]byte
+
+	responses [batchSize][responseSlot]byte
+
+	inParts, outParts [batchSize]unix.Iovec
+
+	received int // of in, how many the last call has filled
+	waiting  int // of out, how many are to be sent
+}
+
+// newBatch points the headers at their slots.
+func newBatch(fd int, wildcard bool) *batch {
+	b := &batch{fd: fd, wildcard: wildcard}
+	for i := range batchSize {
+		b.inParts[i].Base = &b.queries[i][0]
+		b.inParts[i].SetLen(maxQuery)
+		b.in[i].Iov = &b.inParts[i]
+		b.in[i].SetIovlen(1)
+		b.in[i].Name = (*byte)(unsafe.Pointer(&b.from[i]))
+		b.out[i].Iov = &b.outParts[i]
+		b.out[i].SetIovlen(1)
+	}
+	b.received = batchSize
+	return b
+}
+
+// receive takes what is there, at most a batch, and does not wait.
+func (b *batch) receive() syscall.Errno {
+	for i := range b.in[:b.received] { // the system has written what it has used
+		h := &b.in[i]
+		h.Namelen = unix.SizeofSockaddrInet6
+		if b.wildcard {
+			h.Control = &b.control[i][0]
+			h.SetControllen(controlLen)
+		}
+	}
+	b.received = 0
+	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.in)), batchSize,
+		unix.MSG_DONTWAIT, 0, 0)
+	if errno == 0 {
+		b.received = int(n)
+	}
+	return errno
+}
+
+// query returns a packet that was received and who has sent it.
+func (b *batch) query(i int) ([]byte, netip.AddrPort) {
+	h := &b.in[i]
+	packet := b.queries[i][:min(h.size, maxQuery)]
+	name := &b.from[i]
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:]) // at the same place for both
+	if name.Family == unix.AF_INET {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		return packet, netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port)
+	}
+	return packet, netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), port)
+}
+
+// response is where the next response goes.
+func (b *batch) response() []byte { return b.responses[b.waiting][:0] }
+
+// answer puts the response to a query among those to be sent: to whom the
+// query came from and, RFC 2181 section 4, from the address that was asked.
+func (b *batch) answer(i int, response []byte) {
+	in, out := &b.in[i], &b.out[b.waiting]
+	b.outParts[b.waiting].Base = &response[0]
+	b.outParts[b.waiting].SetLen(len(response))
+	out.Name, out.Namelen = in.Name, in.Namelen
+	if b.wildcard {
+		source := replySource(b.control[i][:in.Controllen])
+		out.Control = unsafe.SliceData(source)
+		out.SetControllen(len(source))
+	}
+	b.waiting++
+}
+
+// send sends the responses and returns how many the system did not take.
+func (b *batch) send() (failed int) {
+	patient := true
+	for at := 0; at < b.waiting; {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.out[at])),
+			uintptr(b.waiting-at), unix.MSG_DONTWAIT, 0, 0)
+		switch {
+		case errno == 0:
+			at += int(n)
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN && patient:
+			patient = false
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLOUT}}, int(sendPatience.Milliseconds())) // it is tried anyway
+		default: // no route, or the queue stays full: the client asks again
+			failed++
+			at++
+		}
+	}
+	b.waiting = 0
+	return failed
+}
+
+// A batchSocket is a UDP socket of its own: Go's poller does not know it. It
+// would be woken by every packet and find that nobody has asked it to wait.
+type batchSocket struct {
+	fd       int
+	wake     int // an eventfd that ends the waiting
+	wildcard bool
+}
+
+// detach takes the socket of c out of Go's poller. It reports false, and
+// leaves c as it is, where the system cannot receive and send in batches.
+func detach(c *net.UDPConn, wildcard bool) (udpSocket, bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, false
+	}
+	b := &batchSocket{fd: -1, wildcard: wildcard}
+	if err := raw.Control(func(fd uintptr) {
+		if batchesAvailable(int(fd)) {
+			b.fd, _ = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) // -1 where it fails
+		}
+	}); err != nil || b.fd < 0 {
+		return nil, false
+	}
+	if b.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		_ = unix.Close(b.fd) // a copy that nobody has used
+		return nil, false
+	}
+	_ = c.Close() // the copy is what counts
+	return b, true
+}
+
+// batchesAvailable reports whether the system has the calls and lets this
+// process make them.
+func batchesAvailable(fd int) bool {
+	for _, call := range [...]uintptr{unix.SYS_RECVMMSG, unix.SYS_SENDMMSG} {
+		_, _, errno := syscall.Syscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&mmsghdr{})), 0, unix.MSG_DONTWAIT, 0, 0)
+		if errno == unix.ENOSYS || errno == unix.EPERM {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *batchSocket) visit(f func(fd int)) { f(b.fd) }
+
+func (b *batchSocket) stop() {
+	_, _ = unix.Write(b.wake, binary.NativeEndian.AppendUint64(nil, 1)) // fails only where it is set already
+}
+
+func (b *batchSocket) close() {
+	_ = unix.Close(b.fd) // nobody could be told
+	_ = unix.Close(b.wake)
+}
+
+// serve waits in poll itself: parked by Go's poller, a reader would pay three
+// system calls and a turn of the scheduler for every time it waits.
+func (b *batchSocket) serve(s *Server, l *listener, shard int) {
+	var (
+		r       responder
+		batch   = newBatch(b.fd, b.wildcard)
+		fds     = [...]unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLIN}, {Fd: int32(b.wake), Events: unix.POLLIN}}
+		yielded = time.Now()
+		failing = false
+	)
+	for !l.closing.Load() {
+		errno := batch.receive()
+		switch errno {
+		case 0:
+			failing = false
+			s.answerBatch(&r, batch, shard)
+		case unix.EAGAIN, unix.EINTR:
+		default:
+			if !failing {
+				s.log.Warn("reading from dns socket", "address", l.bound, "err", errno)
+			}
+			failing = true
+			select {
+			case <-l.closed:
+			case <-time.After(acceptRetryFirst): // it would only fail again at once
+			}
+		}
+		if batch.received < batchSize { // else there is more
+			_, _ = unix.Poll(fds[:], -1) // fails where a signal comes: it is tried again
+		}
+		if now := time.Now(); now.Sub(yielded) > yieldEvery {
+			yielded = now
+			runtime.Gosched()
+		}
+	}
+}
+
+// answerBatch answers what was received last.
+func (s *Server) answerBatch(r *responder, b *batch, shard int) {
+	for i := range b.received {
+		packet, client := b.query(i)
+		if client.Port() == 0 {
+			s.counts.drop(shard, dropPort)
+			continue
+		}
+		if out := s.respond(r, b.response(), packet, client.Addr(), shard, false); out != nil {
+			b.answer(i, out)
+		}
+	}
+	for range b.send() {
+		s.counts.drop(shard, dropSend)
+	}
+}
