@@ -29,14 +29,35 @@ func (u usage) sub(before usage) usage {
 	return usage{u.process - before.process, u.machine - before.machine}
 }
 
-// used reads the usage of a process and of the machine.
+// used reads the usage of a process, with its children, and of the machine.
 func used(pid int) (usage, error) {
-	p, err := processTime(pid)
-	if err != nil {
-		return usage{}, err
+	var p time.Duration
+	for _, pid := range family(pid) {
+		one, err := processTime(pid)
+		if err != nil {
+			return usage{}, err
+		}
+		p += one
 	}
 	m, err := machineTime()
 	return usage{p, m}, err
+}
+
+// family returns a process and those that it has started, and so on.
+func family(pid int) []int {
+	all := []int{pid}
+	for i := 0; i < len(all); i++ {
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", all[i])) // the pattern is right
+		for _, f := range files {
+			text, _ := os.ReadFile(f) // of a thread that has ended: it has none
+			for field := range strings.FieldsSeq(string(text)) {
+				if child, err := strconv.Atoi(field); err == nil {
+					all = append(all, child)
+				}
+			}
+		}
+	}
+	return all
 }
 
 // processTime adds up the threads of a process. The scheduler's own account

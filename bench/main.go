@@ -4,6 +4,7 @@
 // machine, and prints the ratios.
 //
 //	go run ./bench proxy
+//	go run ./bench dns
 //
 // What is measured is CPU time for a unit of work, not the peak rate: it is
 // what a busy machine runs out of, and it can be compared on a machine that is
@@ -38,7 +39,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newProxy(), newBackend(), newBare())
+	root.AddCommand(newProxy(), newNames(), newBackend(), newBare(), newPlain())
 	return root
 }
 

@@ -77,17 +77,11 @@ func measureProxies(ctx context.Context, s settings, w io.Writer) error {
 	if _, err := raiseLimit(); err != nil {
 		return err
 	}
-	if s.elbow == "" {
-		dir, err := os.MkdirTemp("", "elbow-bench-")
-		if err != nil {
-			return fmt.Errorf("making a folder: %w", err)
-		}
-		defer os.RemoveAll(dir)
-		s.elbow = filepath.Join(dir, "elbow")
-		if out, err := exec.CommandContext(ctx, "go", "build", "-o", s.elbow, "haslohas.com/elbow/cmd/elbow").CombinedOutput(); err != nil {
-			return fmt.Errorf("building elbow: %w\n%s", err, out)
-		}
+	remove, err := s.build(ctx)
+	if err != nil {
+		return err
 	}
+	defer remove()
 	runtime.GOMAXPROCS(1)
 	if err := bindAll(loadCPU); err != nil {
 		return err
@@ -102,7 +96,7 @@ func measureProxies(ctx context.Context, s settings, w io.Writer) error {
 	for _, name := range missing {
 		fmt.Fprintf(w, "%s is not installed and is left out (docs/performance.md names the packages)\n", name)
 	}
-	r := newResults(peers)
+	r := newResults("proxy", peers)
 	running := make([]*process, len(peers))
 	for i := range peers {
 		if running[i], err = peers[i].start(ctx, backend.addr, proxyCPU); err != nil {
@@ -143,6 +137,24 @@ func measureProxies(ctx context.Context, s settings, w io.Writer) error {
 		}
 	}
 	return r.report(s, w)
+}
+
+// build builds elbow, unless there is a binary already. The function that it
+// returns removes what it has made.
+func (s *settings) build(ctx context.Context) (remove func(), err error) {
+	if s.elbow != "" {
+		return func() {}, nil
+	}
+	dir, err := os.MkdirTemp("", "elbow-bench-")
+	if err != nil {
+		return nil, fmt.Errorf("making a folder: %w", err)
+	}
+	s.elbow = filepath.Join(dir, "elbow")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", s.elbow, "haslohas.com/elbow/cmd/elbow").CombinedOutput(); err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("building elbow: %w\n%s", err, out)
+	}
+	return func() { os.RemoveAll(dir) }, nil
 }
 
 // measureMemory takes the growth of a process that has served nobody yet.
@@ -193,6 +205,12 @@ func loaded(s settings, load workload, proc *process) (units float64, took usage
 // latencyConnections is over how many connections the open loop sends.
 const latencyConnections = 50
 
+// quantiles are the latencies that are shown.
+var quantiles = [...]struct {
+	name string
+	at   float64
+}{{"p50", 0.5}, {"p99", 0.99}, {"p99.9", 0.999}}
+
 // measureLatency loads each peer with half of what the slowest one did.
 func measureLatency(s settings, peers []peer, running []*process, r *results, w io.Writer) error {
 	rates := r.medians("request, 50 connections" + rateSuffix)
@@ -211,10 +229,7 @@ func measureLatency(s settings, peers []peer, running []*process, r *results, w 
 				return fmt.Errorf("%s: latency: %w", peers[n].name, err)
 			}
 			slices.Sort(took)
-			for _, q := range []struct {
-				name string
-				at   float64
-			}{{"p50", 0.5}, {"p99", 0.99}, {"p99.9", 0.999}} {
+			for _, q := range quantiles {
 				v := took[min(len(took)-1, int(q.at*float64(len(took))))]
 				r.add(latencyName+" "+q.name, "µs", peers[n].name, v.Seconds()*micro)
 			}

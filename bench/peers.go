@@ -158,11 +158,19 @@ func (p *process) begin(cpus ...int) error {
 	return onProcessors(p.cmd.Start, cpus...)
 }
 
-// startBackend runs this program as a backend on processor cpu.
-func startBackend(ctx context.Context, cpu int) (*process, error) {
+func executable() (string, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("finding this program: %w", err)
+		return "", fmt.Errorf("finding this program: %w", err)
+	}
+	return self, nil
+}
+
+// startBackend runs this program as a backend on processor cpu.
+func startBackend(ctx context.Context, cpu int) (*process, error) {
+	self, err := executable()
+	if err != nil {
+		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, "backend")
 	cmd.Stderr = os.Stderr

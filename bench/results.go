@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Figures that a workload has besides the CPU time of the proxy.
+// Figures that a workload has besides the CPU time of the server.
 const (
 	machineSuffix = " (whole machine)"
 	rateSuffix    = " (rate)"
@@ -35,7 +35,8 @@ type results struct {
 	Figures     []*figure         `json:"figures"`
 	Scaling     scaling           `json:"work_of_two_loops,omitempty"`
 
-	peers []string // in the order of the columns
+	subject string   // what was measured: proxy or dns
+	peers   []string // in the order of the columns
 }
 
 // A figure is one thing that was measured, for each proxy once in each round.
@@ -51,8 +52,9 @@ type scaling map[string][]float64
 
 func (s scaling) add(workload string, times float64) { s[workload] = append(s[workload], times) }
 
-func newResults(peers []peer) *results {
+func newResults(subject string, peers []peer) *results {
 	r := &results{
+		subject:    subject,
 		Date:       time.Now().UTC().Format("2006-01-02"),
 		Kernel:     kernel(),
 		Processors: runtime.NumCPU(),
@@ -114,7 +116,7 @@ func median(values []float64) float64 {
 
 // peersOf are the proxies that elbow is compared with.
 func (r *results) peersOf() []string {
-	return slices.DeleteFunc(slices.Clone(r.peers), func(name string) bool { return strings.HasPrefix(name, "elbow ") })
+	return slices.DeleteFunc(slices.Clone(r.peers), func(name string) bool { return strings.HasPrefix(name, "elbow") })
 }
 
 // report prints the table and, if there is a folder for them, writes the results.
@@ -134,7 +136,7 @@ func (r *results) report(s settings, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("encoding the results: %w", err)
 	}
-	base := filepath.Join(s.results, "proxy-"+r.Date)
+	base := filepath.Join(s.results, r.subject+"-"+r.Date)
 	return errors.Join(
 		os.WriteFile(base+".txt", []byte(table.String()), 0o644),
 		os.WriteFile(base+".json", append(figures, '\n'), 0o644),
@@ -149,7 +151,7 @@ func (r *results) table(w io.Writer) {
 	for _, p := range r.peers {
 		fmt.Fprintf(w, "%s: %s\n", p, r.Versions[p])
 	}
-	fmt.Fprintln(w, "\nMedians of the rounds; CPU time is that of the proxy where the line does not say otherwise. A ratio is the median of those of each round.")
+	fmt.Fprintln(w, "\nMedians of the rounds; CPU time is that of the server where the line does not say otherwise. A ratio is the median of those of each round.")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "\t\t")
 	for _, p := range r.peers {

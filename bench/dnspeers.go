@@ -1,0 +1,119 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+var (
+	//go:embed peers/elbow-dns.yaml
+	elbowNamesConfig string
+	//go:embed peers/knot.conf
+	knotConfig string
+	//go:embed peers/nsd.conf
+	nsdConfig string
+	//go:embed peers/gdnsd.conf
+	gdnsdConfig string
+)
+
+// findNameServers returns elbow and the name servers that are on this machine,
+// each with one worker, and says which are not there. The last is a plain
+// handler on the library that most DNS servers in Go are built with.
+func findNameServers(elbow, self string) (found []peer, missing []string) {
+	found = []peer{{
+		name: "elbow", binary: elbow, file: "elbow.yaml", config: elbowNamesConfig,
+		args:    []string{"run", "--config", "CONFIG", "--shutdown-timeout", "0s"},
+		env:     []string{"GOMAXPROCS=1"},
+		version: []string{"version"},
+	}}
+	for _, p := range []peer{
+		{name: "knot", binary: "knotd", file: "knot.conf", config: knotConfig, args: []string{"-c", "CONFIG"}, version: []string{"--version"}},
+		{name: "nsd", binary: "nsd", file: "nsd.conf", config: nsdConfig, args: []string{"-d", "-c", "CONFIG"}, version: []string{"-v"}},
+		{name: "gdnsd", binary: "gdnsd", file: "config", config: gdnsdConfig, args: []string{"-c", "DIR", "start"}, version: []string{"-h"}},
+	} {
+		path, err := lookServer(p.binary)
+		if err != nil {
+			missing = append(missing, p.name)
+			continue
+		}
+		p.binary = path
+		found = append(found, p)
+	}
+	return append(found, peer{
+		name: "miekg", binary: self, args: []string{"plain", "LISTEN", "DIR/zones"}, env: []string{"GOMAXPROCS=1"}, version: []string{"plain", "--version"},
+	}), missing
+}
+
+// lookServer looks for a program also where servers lie.
+func lookServer(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return exec.LookPath("/usr/sbin/" + name)
+	}
+	return path, nil
+}
+
+// startNames runs a name server on a free port with the zones and waits until it
+// answers for both.
+func (p *peer) startNames(ctx context.Context, cpus ...int) (*process, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("looking for a free port: %w", err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	dir, err := os.MkdirTemp("", "elbow-bench-")
+	if err != nil {
+		return nil, fmt.Errorf("making a folder for %s: %w", p.name, err)
+	}
+	host, port, _ := strings.Cut(addr, ":")
+	config := filepath.Join(dir, p.file)
+	replace := strings.NewReplacer("CONFIG", config, "LISTEN", addr, "ADDRESS", host, "PORT", port, "DIR", dir)
+	files := map[string]string{"zones/" + smallZone: zoneText(smallZone, smallNames), "zones/" + largeZone: zoneText(largeZone, largeNames)}
+	if p.config != "" {
+		files[p.file] = replace.Replace(p.config)
+	}
+	proc := &process{addr: addr, dir: dir}
+	if err := os.Mkdir(filepath.Join(dir, "zones"), 0o755); err != nil {
+		proc.stop()
+		return nil, fmt.Errorf("making a folder for %s: %w", p.name, err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			proc.stop()
+			return nil, fmt.Errorf("writing the configuration of %s: %w", p.name, err)
+		}
+	}
+	args := make([]string, len(p.args))
+	for i, a := range p.args {
+		args[i] = replace.Replace(a)
+	}
+	proc.cmd = exec.CommandContext(ctx, p.binary, args...)
+	proc.cmd.Env = append(os.Environ(), p.env...)
+	var said bytes.Buffer // of interest only if it does not start
+	proc.cmd.Stderr = &said
+	if err := proc.begin(cpus...); err != nil {
+		proc.stop()
+		return nil, fmt.Errorf("starting %s: %w", p.name, err)
+	}
+	questions := append(hosts(smallZone, smallNames, 1, false), hosts(largeZone, largeNames, 1, false)...)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if _, err = flood(questions)(addr, time.Millisecond); err == nil {
+			return proc, nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			proc.stop()
+			return nil, fmt.Errorf("%s does not answer: %w\n%s", p.name, err, said.Bytes())
+		}
+	}
+}
