@@ -139,8 +139,22 @@ func onProcessors(do func() error, cpus ...int) error {
 }
 
 // bindAll binds every thread of this process to one processor.
-func bindAll(cpu int) error {
-	tasks, err := filepath.Glob("/proc/self/task/*")
+func bindAll(cpu int) error { return bind(os.Getpid(), cpu) }
+
+// bindFamily binds a process and those it has started: Knot chooses its
+// processors itself.
+func bindFamily(pid, cpu int) error {
+	for _, pid := range family(pid) {
+		if err := bind(pid, cpu); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bind binds every thread of a process to one processor.
+func bind(pid, cpu int) error {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 	if err != nil {
 		return err
 	}

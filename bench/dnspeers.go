@@ -63,9 +63,9 @@ func lookServer(name string) (string, error) {
 	return path, nil
 }
 
-// startNames runs a name server on a free port with the zones and waits until it
-// answers for both.
-func (p *peer) startNames(ctx context.Context, cpus ...int) (*process, error) {
+// startNames runs a name server on a free port and a processor with the zones
+// and waits until it answers for both.
+func (p *peer) startNames(ctx context.Context, cpu int) (*process, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("looking for a free port: %w", err)
@@ -102,13 +102,16 @@ func (p *peer) startNames(ctx context.Context, cpus ...int) (*process, error) {
 	proc.cmd.Env = append(os.Environ(), p.env...)
 	var said bytes.Buffer // of interest only if it does not start
 	proc.cmd.Stderr = &said
-	if err := proc.begin(cpus...); err != nil {
+	if err := proc.begin(cpu); err != nil {
 		proc.stop()
 		return nil, fmt.Errorf("starting %s: %w", p.name, err)
 	}
 	questions := append(hosts(smallZone, smallNames, 1, false), hosts(largeZone, largeNames, 1, false)...)
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if _, err = flood(questions)(addr, time.Millisecond); err == nil {
+			err = bindFamily(proc.cmd.Process.Pid, cpu)
+		}
+		if err == nil {
 			return proc, nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
