@@ -1,5 +1,7 @@
 package dnsserver
 
+import "time"
+
 // maxChain is how many CNAME and DNAME records an answer follows.
 const maxChain = 12
 
@@ -14,6 +16,8 @@ type conversation struct {
 	slip   bool   // the client is over its rate: only tell it to come by TCP
 	inside bool   // the answer goes to nobody who would keep it
 	room   int    // what is added to the answer behind its end
+
+	idle time.Duration // how long the TCP connection may be idle
 }
 
 // A result is what became of a query.
@@ -63,6 +67,7 @@ func (r *responder) answer(dst []byte, s *snapshot, v verdict, c conversation) (
 	}
 	size -= c.room
 	r.snapshot, r.random, r.inside = s, c.random, c.inside
+	r.out.nsid, r.out.idle = s.nsid, c.idle
 	r.out.begin(dst, &r.query, size, c.tcp)
 	var (
 		z      *zone
@@ -191,6 +196,9 @@ func (r *responder) emit(section int, n *node, s *rrset) {
 	r.out.records(section, wire, count, r.at)
 	if s.typ == typeA || s.typ == typeAAAA {
 		r.mark(n)
+		if n.live != nil && n.live.failOpen.Load() {
+			r.out.why = whyFailOpen
+		}
 	}
 }
 
@@ -234,6 +242,9 @@ func (r *responder) noData(n *node) {
 	s := &r.zone.negative
 	if n != nil && n.live != nil {
 		s = &r.zone.negativeLive
+		if len(n.live.addresses) == 0 {
+			r.out.why = whyNobody
+		}
 	}
 	r.out.records(authoritySection, s.wire, 1, r.place(r.apex))
 }

@@ -65,29 +65,31 @@ func TestSockets(t *testing.T) {
 				_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 				clients = append(clients, &dns.Conn{Conn: c})
 			}
-			const each = 2*batchSize + 3
-			for i := range each {
-				for n, c := range clients {
-					m := question(t, "www.example.com A")
-					m.Id = uint16(n<<8 | i)
-					if i%7 == 3 {
-						if _, err := c.Conn.Write([]byte("nonsense")); err != nil {
+			const each = 20 // all together are more than a batch and fit in the queue
+			for round := range 4 {
+				for i := range each {
+					for n, c := range clients {
+						m := question(t, "www.example.com A")
+						m.Id = uint16(n<<12 | round<<8 | i)
+						if i%7 == 3 {
+							if _, err := c.Conn.Write([]byte("nonsense")); err != nil {
+								t.Fatal(err)
+							}
+						}
+						if err := c.WriteMsg(m); err != nil {
 							t.Fatal(err)
 						}
 					}
-					if err := c.WriteMsg(m); err != nil {
-						t.Fatal(err)
-					}
 				}
-			}
-			for n, c := range clients {
-				for i := range each {
-					a, err := c.ReadMsg()
-					if err != nil {
-						t.Fatal(err)
-					}
-					if a.Id != uint16(n<<8|i) || len(a.Answer) != 2 {
-						t.Fatalf("client %d: answer %d is %v", n, i, a)
+				for n, c := range clients {
+					for i := range each {
+						a, err := c.ReadMsg()
+						if err != nil {
+							t.Fatal(err)
+						}
+						if a.Id != uint16(n<<12|round<<8|i) || len(a.Answer) != 2 {
+							t.Fatalf("client %d: answer %d is %v", n, i, a)
+						}
 					}
 				}
 			}

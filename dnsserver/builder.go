@@ -17,6 +17,7 @@ type builder struct {
 	serials *serials
 	loaded  map[*pool.Zone]*static // of the newest Table
 	keys    []pool.Key             // that snapshot.keys was made of
+	secrets cookieSecrets
 }
 
 // build makes the snapshot of a Table and puts it in the place of the one
@@ -30,6 +31,8 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 		generation: t.Generation,
 		zones:      make(map[name]*zone, len(t.DNS.Zones)),
 		limit:      newLimit(t.DNS.RateLimit),
+		cookies:    b.secrets.jar(b, t.DNS.Cookies, begun),
+		nsid:       t.DNS.NSID,
 		keys:       before.keys,
 		transfers:  make(map[name]*pool.Transfer, len(t.DNS.Zones)),
 	}

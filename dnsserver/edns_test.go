@@ -56,6 +56,12 @@ func TestCompliance(t *testing.T) {
 		{"zflag", func(m *dns.Msg) { m.Zero = true }, ok},
 		{"type666", func(m *dns.Msg) { m.Question[0].Qtype = 666 }, expect{}},
 		{"edns", func(m *dns.Msg) { opt(m) }, okOpt},
+		{"edns1 nsid", func(m *dns.Msg) { opt(m, nsid).SetVersion(1) }, expect{rcode: dns.RcodeBadVers, opt: true}},
+		{"edns1 cookie", func(m *dns.Msg) { opt(m, cookie).SetVersion(1) }, expect{rcode: dns.RcodeBadVers, opt: true}},
+		{"edns1 expire", func(m *dns.Msg) { opt(m, expire).SetVersion(1) }, expect{rcode: dns.RcodeBadVers, opt: true}},
+		{"edns1 subnet", func(m *dns.Msg) { opt(m, subnet).SetVersion(1) }, expect{rcode: dns.RcodeBadVers, opt: true}},
+		{"dig11", func(m *dns.Msg) { m.AuthenticatedData, m.RecursionDesired = true, true; opt(m, cookie) }, expect{soa: true, opt: true, rd: true}},
+		{"type1000", func(m *dns.Msg) { m.Question[0].Qtype = 1000 }, expect{}},
 		{"edns1", func(m *dns.Msg) { opt(m).SetVersion(1) }, expect{rcode: dns.RcodeBadVers, opt: true}},
 		{"edns1 do", func(m *dns.Msg) { o := opt(m); o.SetVersion(1); o.SetDo() }, expect{rcode: dns.RcodeBadVers, opt: true, do: true}},
 		{"edns1 options", func(m *dns.Msg) { opt(m, unknown, nsid, cookie, expire, subnet).SetVersion(1) }, expect{rcode: dns.RcodeBadVers, opt: true}},
@@ -98,7 +104,18 @@ func TestCompliance(t *testing.T) {
 					t.Errorf("bad OPT %v", o)
 				}
 				for _, option := range o.Option {
-					if option.Option() != dns.EDNS0EDE {
+					switch option := option.(type) {
+					case *dns.EDNS0_EDE:
+					case *dns.EDNS0_COOKIE:
+						asked := slices.Contains(m.IsEdns0().Option, dns.EDNS0(cookie))
+						if !asked || len(option.Cookie) != 48 || option.Cookie[:16] != cookie.Cookie {
+							t.Errorf("asked for a cookie: %v, got %v", asked, option)
+						}
+					case *dns.EDNS0_SUBNET:
+						if !slices.Contains(m.IsEdns0().Option, dns.EDNS0(subnet)) || option.SourceScope != 0 || option.SourceNetmask != 0 {
+							t.Errorf("got %v", option)
+						}
+					default:
 						t.Errorf("nobody asked for option %v", option)
 					}
 				}

@@ -68,6 +68,7 @@ func (b *builder) saveTo(ctx context.Context, to Saver) error {
 	}
 	return errors.Join(
 		to.Save(serialStore, b.serials.exact(b.contents())),
+		to.Save(cookieStore, b.secrets.own),
 		to.Save(answeredStore, b.handedOut.untils(b.snapshot.Load(), time.Now())),
 	)
 }

@@ -168,7 +168,10 @@ func listenOnce(ctx context.Context, addr netip.AddrPort, from *adopted, sockets
 	}
 	l := &listener{addr: addr, closed: make(chan struct{})}
 	if l.tcp = from.takeTCP(); l.tcp == nil {
-		tcp, err := (&net.ListenConfig{}).Listen(ctx, "tcp"+family, addr.String())
+		// Idle connections end before the system would ask whether they live.
+		config := net.ListenConfig{KeepAlive: -1}
+		config.SetMultipathTCP(false) // an exchange of two packets has one path
+		tcp, err := config.Listen(ctx, "tcp"+family, addr.String())
 		if err != nil {
 			return nil, fmt.Errorf("listening: %w", err)
 		}

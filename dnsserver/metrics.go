@@ -14,7 +14,7 @@ const shards = 8
 // rcodeNames are the label values by response code; others do not occur.
 var rcodeNames = [rcodes]string{
 	rcodeSuccess: "NOERROR", rcodeFormat: "FORMERR", rcodeServFail: "SERVFAIL", rcodeNXDomain: "NXDOMAIN", rcodeNotImpl: "NOTIMP",
-	rcodeRefused: "REFUSED", rcodeYXDomain: "YXDOMAIN", rcodeNotAuth: "NOTAUTH", rcodeBadVers: "BADVERS",
+	rcodeRefused: "REFUSED", rcodeYXDomain: "YXDOMAIN", rcodeNotAuth: "NOTAUTH", rcodeBadVers: "BADVERS", rcodeBadCookie: "BADCOOKIE",
 }
 
 var transports = [...]string{"udp", "tcp"}

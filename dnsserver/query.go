@@ -30,16 +30,17 @@ const (
 
 // Response codes. Those above 15 need an OPT record.
 const (
-	rcodeSuccess  = 0
-	rcodeFormat   = 1
-	rcodeServFail = 2
-	rcodeNXDomain = 3
-	rcodeNotImpl  = 4
-	rcodeRefused  = 5
-	rcodeYXDomain = 6
-	rcodeNotAuth  = 9
-	rcodeBadVers  = 16
-	rcodes        = 17
+	rcodeSuccess   = 0
+	rcodeFormat    = 1
+	rcodeServFail  = 2
+	rcodeNXDomain  = 3
+	rcodeNotImpl   = 4
+	rcodeRefused   = 5
+	rcodeYXDomain  = 6
+	rcodeNotAuth   = 9
+	rcodeBadVers   = 16
+	rcodeBadCookie = 23
+	rcodes         = 24
 )
 
 const (
@@ -60,11 +61,15 @@ const (
 	classIN  = 1
 	classANY = 255
 
+	optionNSID        = 3  // RFC 5001
+	optionSubnet      = 8  // RFC 7871
+	optionCookie      = 10 // RFC 7873
 	optionKeepalive   = 11 // RFC 7828
 	optionError       = 15 // RFC 8914
 	optionZoneVersion = 19 // RFC 9660
 
-	errorProhibited       = 18 // extended error, RFC 8914 section 4.19
+	errorOther            = 0  // extended error, RFC 8914 section 4.1
+	errorProhibited       = 18 // RFC 8914 section 4.19
 	errorNotAuthoritative = 20 // RFC 8914 section 4.21
 )
 
@@ -99,6 +104,14 @@ type query struct {
 	do          bool
 	zoneVersion bool // asks for the serial of the zone, RFC 9660
 	keepalive   bool // asks how long a TCP connection may be idle, RFC 7828
+	nsid        bool // asks which server answers, RFC 5001
+
+	subnet []byte // the data of a client subnet option, of the packet; nil: none, RFC 7871
+	cookie []byte // of the packet, the client's part and what it has of ours; nil: none, RFC 7873
+
+	// What the response says of the cookie, see cookieJar.serve.
+	newCookie [clientCookieLen + serverCookieLen]byte
+	proven    bool // the client has a cookie of ours
 
 	tsigKey []byte // the owner of a TSIG record; nil: there is none
 	tsig    []byte // its data
@@ -116,6 +129,7 @@ func (q *query) reset() {
 	q.question, q.qtype, q.qclass = nil, 0, 0
 	q.nameLen, q.labels = 0, 0
 	q.edns, q.payload, q.version, q.do, q.zoneVersion, q.keepalive = false, 0, 0, false, false, false
+	q.nsid, q.subnet, q.cookie, q.proven = false, nil, nil, false
 	q.tsigKey, q.tsig, q.tsigAt = nil, nil, 0
 	q.prohibited = false
 }
@@ -145,6 +159,9 @@ func (q *query) read(packet []byte) verdict {
 		return q.rejected(rcodeNotImpl)
 	default:
 		return q.rejected(rcodeNotImpl)
+	}
+	if questions == 0 && q.readRecords(packet, headerLen) && q.cookie != nil && q.tsigKey == nil {
+		return q.rejected(rcodeSuccess) // it asks for a cookie, RFC 7873 section 5.4
 	}
 	if questions != 1 { // RFC 9619
 		return q.rejected(rcodeFormat)
@@ -252,6 +269,9 @@ func (q *query) readOptions(fixed, data []byte) bool {
 	q.payload = binary.BigEndian.Uint16(fixed)
 	q.version = fixed[3]
 	q.do = fixed[4]&0x80 != 0
+	if q.version > 0 {
+		return true // whatever the options mean there
+	}
 	for len(data) > 0 {
 		if len(data) < 4 {
 			return false
@@ -260,7 +280,23 @@ func (q *query) readOptions(fixed, data []byte) bool {
 		if 4+size > len(data) {
 			return false
 		}
+		value := data[4 : 4+size]
 		switch binary.BigEndian.Uint16(data) {
+		case optionNSID:
+			q.nsid = true
+		case optionSubnet:
+			if !validSubnet(value) {
+				return false // RFC 7871 section 7.1.2
+			}
+			q.subnet = value
+		case optionCookie:
+			// RFC 7873 section 5.2.2; of several the first counts, section 5.2.
+			if size != clientCookieLen && (size < 2*clientCookieLen || size > 5*clientCookieLen) {
+				return false
+			}
+			if q.cookie == nil {
+				q.cookie = value
+			}
 		case optionZoneVersion:
 			q.zoneVersion = size == 0 // RFC 9660 section 3.1
 		case optionKeepalive:
@@ -269,6 +305,27 @@ func (q *query) readOptions(fixed, data []byte) bool {
 		data = data[4+size:]
 	}
 	return true
+}
+
+// validSubnet reports whether the data of a client subnet option of a query has
+// the form of RFC 7871 section 6: no scope, no more octets than the prefix
+// has, and nothing in the last one beyond it.
+func validSubnet(data []byte) bool {
+	if len(data) < 4 {
+		return false
+	}
+	family, source, address := binary.BigEndian.Uint16(data), int(data[2]), data[4:]
+	most := 0 // of family 0, which is for nobody's address
+	switch family {
+	case 1:
+		most = 32
+	case 2:
+		most = 128
+	}
+	if family > 2 || source > most || data[3] != 0 || len(address) != (source+7)/8 {
+		return false
+	}
+	return source%8 == 0 || address[len(address)-1]<<(source%8) == 0
 }
 
 // skipName returns where the name at the given place ends.

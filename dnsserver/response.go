@@ -1,14 +1,22 @@
 package dnsserver
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"time"
+)
 
 // A response is a message being written behind whatever buf held before.
 type response struct {
 	buf    []byte
 	base   int  // where the message begins in buf
 	limit  int  // where the sections must end, counted from base
+	size   int  // where the message must
 	full   bool // something that belongs into the message did not fit
 	counts [3]uint16
+
+	nsid string        // for who asks for it
+	idle time.Duration // how long a TCP connection may be idle
+	why  string        // what more there is to say, as an extended error; empty: nothing
 }
 
 // The sections that hold records.
@@ -21,8 +29,8 @@ const (
 // begin writes the header and the question of the response to q, of at most
 // size octets. It keeps room for the OPT record.
 func (m *response) begin(dst []byte, q *query, size int, tcp bool) {
-	m.buf, m.base, m.full, m.counts = dst, len(dst), false, [3]uint16{}
-	m.limit = size - q.optRoom(tcp)
+	m.buf, m.base, m.full, m.counts, m.why = dst, len(dst), false, [3]uint16{}, ""
+	m.size, m.limit = size, size-q.optRoom(tcp, m.nsid)
 	// RFC 8906 section 3.1.4: of the flags, those that an opcode does not define
 	// are zero in its response.
 	flags := flagQR | q.flags&opcodeMask
@@ -110,16 +118,31 @@ func (m *response) truncate(q *query) {
 	m.setFlags(flagTC)
 }
 
-// keepaliveUnits is how long a TCP connection may be idle in units of 100 ms,
-// RFC 7828 section 3.1.
-const keepaliveUnits = uint16(tcpIdle / 1e8)
+// keepaliveUnit is what RFC 7828 section 3.1 counts in.
+const keepaliveUnit = 100 * time.Millisecond
 
-// optRoom is how long the OPT record of a response can get.
-func (q *query) optRoom(tcp bool) int {
+// Texts of extended errors, RFC 8914 section 4.1. They are left out where there
+// is no room.
+const (
+	whyNobody   = "no backend is up"
+	whyFailOpen = "no backend is up: answered all the same"
+)
+
+// optRoom is how long the OPT record of a response can get, without a text.
+func (q *query) optRoom(tcp bool, nsid string) int {
 	if !q.edns {
 		return 0
 	}
 	room := optLen + 4 + 2 // with an extended error
+	if q.cookie != nil {
+		room += 4 + len(q.newCookie)
+	}
+	if q.subnet != nil {
+		room += 4 + len(q.subnet)
+	}
+	if q.nsid && nsid != "" {
+		room += 4 + len(nsid)
+	}
 	if q.zoneVersion {
 		room += 4 + 6
 	}
@@ -163,6 +186,18 @@ func (m *response) opt(q *query, rcode uint16, z *zone, zoneLabels int, tcp bool
 		}
 		m.buf = binary.BigEndian.AppendUint16(m.buf, why)
 	}
+	if q.cookie != nil {
+		m.option(optionCookie, uint16(len(q.newCookie)))
+		m.buf = append(m.buf, q.newCookie[:]...)
+	}
+	if q.subnet != nil { // RFC 7871 section 7.2.1: it made no difference, which is a scope of 0
+		m.option(optionSubnet, uint16(len(q.subnet)))
+		m.buf = append(m.buf, q.subnet...)
+	}
+	if q.nsid && m.nsid != "" {
+		m.option(optionNSID, uint16(len(m.nsid)))
+		m.buf = append(m.buf, m.nsid...)
+	}
 	if z != nil && q.zoneVersion {
 		m.option(optionZoneVersion, 6)
 		m.buf = append(m.buf, byte(zoneLabels), 0) // 0: the version is the serial of the SOA
@@ -170,7 +205,12 @@ func (m *response) opt(q *query, rcode uint16, z *zone, zoneLabels int, tcp bool
 	}
 	if q.keepalive && tcp {
 		m.option(optionKeepalive, 2)
-		m.buf = binary.BigEndian.AppendUint16(m.buf, keepaliveUnits)
+		m.buf = binary.BigEndian.AppendUint16(m.buf, uint16(m.idle/keepaliveUnit))
+	}
+	if z != nil && m.why != "" && m.at()+4+2+len(m.why) <= m.size {
+		m.option(optionError, uint16(2+len(m.why)))
+		m.buf = binary.BigEndian.AppendUint16(m.buf, errorOther)
+		m.buf = append(m.buf, m.why...)
 	}
 	binary.BigEndian.PutUint16(m.buf[options-2:], uint16(len(m.buf)-options))
 	m.counts[additionalSection]++

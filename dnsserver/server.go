@@ -54,6 +54,7 @@ type Server struct {
 	transfers   transfers
 	secondaries secondaries
 	begun       time.Time
+	scratches   sync.Pool      // of *tcpScratch
 	serving     sync.WaitGroup // every goroutine that reads from a socket
 
 	counts    serverCounts
@@ -83,6 +84,7 @@ func New(o Options) *Server {
 		begun:     time.Now(),
 		sockets:   o.Sockets,
 	}
+	s.scratches.New = newTCPScratch
 	if s.sockets <= 0 {
 		s.sockets = min(runtime.GOMAXPROCS(0), maxSockets)
 	}
@@ -211,14 +213,25 @@ func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, sh
 		return nil
 	}
 	snap := s.snapshot.Load()
+	if r.cookie != nil {
+		snap.cookies.serve(&r.query, client, time.Now())
+		if r.question == nil && len(r.cookie) > clientCookieLen && !r.proven {
+			r.rcode = rcodeBadCookie // RFC 7873 section 5.4
+		}
+	}
 	slip := false
-	if !tcp && snap.limit.cost != 0 && s.limiter.over(&snap.limit, client, time.Now()) {
+	if !tcp && !r.proven && snap.limit.cost != 0 && s.limiter.over(&snap.limit, client, time.Now()) {
 		s.counts.shards[shard%shards].limited.Add(1)
 		// Chance instead of a count: nobody's queries can be timed so that
 		// another's never slip.
 		if slip = snap.limit.slip > 0 && rand.Uint32N(snap.limit.slip) == 0; !slip {
 			s.counts.drop(shard, dropRate)
 			return nil
+		}
+		if v == resolve && r.cookie != nil {
+			// RFC 7873 section 5.2.3: the client knows cookies and comes back with
+			// ours, which is less trouble for both than TCP.
+			v, slip = r.rejected(rcodeBadCookie), false
 		}
 	}
 	if v == special {
@@ -228,7 +241,7 @@ func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, sh
 		}
 		return s.special(r, dst, packet, snap, client, shard, tcp)
 	}
-	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: rand.Uint32(), slip: slip})
+	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: rand.Uint32(), slip: slip, idle: s.connections.idle()})
 	s.counts.count(shard, tcp, result)
 	return out
 }

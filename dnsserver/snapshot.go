@@ -19,6 +19,8 @@ type snapshot struct {
 	sorted     []*zone // by name, as the Table has them
 	maxLabels  int     // of the name of any zone
 	limit      limit
+	cookies    cookieJar // empty: cookies are ignored
+	nsid       string    // empty: nobody is told
 
 	keys      tsigKeys
 	transfers map[name]*pool.Transfer // of every zone
@@ -48,6 +50,11 @@ type live struct {
 	// answered is set once an answer has named the addresses. It is the only
 	// thing a query writes.
 	answered atomic.Bool
+
+	// failOpen says that no backend is up and the addresses are answered all
+	// the same. It is no part of the answer to who does not ask by EDNS, and so
+	// follows the Table where the rest stays.
+	failOpen atomic.Bool
 }
 
 // mark notes that the addresses were handed out. It looks before it writes, so
@@ -200,6 +207,7 @@ func servicesOf(table *pool.Table, before *snapshot) map[*pool.Zone]map[name]*li
 			if old := before.service(owner); old != nil && old.same(l) {
 				l = old
 			}
+			l.failOpen.Store(len(addresses) > 0 && (p.Names.FailOpen || len(p.Names.Index) == 0))
 			if out[z] == nil {
 				out[z] = make(map[name]*live)
 			}
@@ -211,12 +219,16 @@ func servicesOf(table *pool.Table, before *snapshot) map[*pool.Zone]map[name]*li
 
 // service returns what a service has to say about owner, nil if none has.
 func (s *snapshot) service(owner name) *live {
-	for _, z := range s.sorted {
-		if n := z.live[owner]; n != nil && n.live != nil {
-			return n.live
+	for up := owner; ; up = up.parent() {
+		if z := s.zones[up]; z != nil {
+			if n := z.live[owner]; n != nil && n.live != nil {
+				return n.live
+			}
+		}
+		if up == root {
+			return nil
 		}
 	}
-	return nil
 }
 
 // same reports whether both lead to the same answer.

@@ -3,6 +3,7 @@ package dnsserver
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -107,12 +108,16 @@ func example(t testing.TB) *fixture {
 // A memory is a Store.
 type memory struct {
 	saved map[string]map[string]savedSerial
+	other map[string][]byte // JSON
 	err   error
 }
 
 func (m *memory) Load(name string, v any) (bool, error) {
 	if m.err != nil {
 		return false, m.err
+	}
+	if text, ok := m.other[name]; ok {
+		return true, json.Unmarshal(text, v)
 	}
 	s, ok := m.saved[name]
 	if ok {
@@ -128,8 +133,16 @@ func (m *memory) Save(name string, v any) error {
 	if m.saved == nil {
 		m.saved = make(map[string]map[string]savedSerial)
 	}
-	m.saved[name] = v.(map[string]savedSerial)
-	return nil
+	if serials, ok := v.(map[string]savedSerial); ok {
+		m.saved[name] = serials
+		return nil
+	}
+	if m.other == nil {
+		m.other = make(map[string][]byte)
+	}
+	var err error
+	m.other[name], err = json.Marshal(v)
+	return err
 }
 
 // A house is a Server without sockets, with its builder.

@@ -14,8 +14,11 @@ import (
 
 // What a TCP connection may take, RFC 7766 section 6 and RFC 9210 section 4.
 const (
-	tcpIdle    = 10 * time.Second // without a message begun
-	tcpMessage = 2 * time.Second  // from the first octet of a message to its last
+	tcpIdle = 10 * time.Second // without a message begun
+	// tcpIdleCrowded is tcpIdle when more than half of maxConnections are open.
+	tcpIdleCrowded = 2 * time.Second
+
+	tcpMessage = 2 * time.Second // from the first octet of a message to its last
 	tcpWrite   = 2 * time.Second
 
 	maxConnections          = 1000
@@ -32,6 +35,8 @@ const (
 // connections are the open TCP connections of all listeners. The zero value is
 // ready for use.
 type connections struct {
+	crowd atomic.Int32 // how many are open
+
 	mu       sync.Mutex
 	open     map[*connection]struct{}
 	prefixes map[uint64]int // how many each client prefix has
@@ -47,8 +52,9 @@ type connection struct {
 	fresh        atomic.Bool // no message was answered yet
 	transferring atomic.Bool // the answer is a zone, which may take long
 
-	// idleSince is when the last message was done with, Unix nanoseconds; 0:
-	// one is being read or answered.
+	// idleSince is since when only the client can go on: by sending the rest
+	// of a message or taking an answer. Unix nanoseconds; 0: a message is being
+	// answered.
 	idleSince atomic.Int64
 }
 
@@ -59,7 +65,8 @@ func (c *connections) count() int {
 }
 
 // admit takes conn in. Where there are too many the one that is idle the
-// longest is closed for it; admit reports false where none is idle.
+// longest is closed for it, be it in the middle of a message: who sends an
+// octet a second keeps nobody out. Admit reports false where none is idle.
 func (c *connections) admit(conn *connection) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -78,7 +85,17 @@ func (c *connections) admit(conn *connection) bool {
 	}
 	c.open[conn] = struct{}{}
 	c.prefixes[conn.prefix]++
+	c.crowd.Store(int32(len(c.open)))
 	return true
+}
+
+// idle is how long a connection may go without a message now: less when there
+// are many, RFC 7766 section 6.2.3.
+func (c *connections) idle() time.Duration {
+	if c.crowd.Load() > maxConnections/2 {
+		return tcpIdleCrowded
+	}
+	return tcpIdle
 }
 
 // idlest returns the connection that is idle the longest, of that prefix alone
@@ -108,6 +125,7 @@ func (c *connections) drop(conn *connection) {
 		return
 	}
 	delete(c.open, conn)
+	c.crowd.Store(int32(len(c.open)))
 	if c.prefixes[conn.prefix]--; c.prefixes[conn.prefix] == 0 {
 		delete(c.prefixes, conn.prefix)
 	}
@@ -175,13 +193,12 @@ func (s *Server) acceptTCP(l *listener) {
 // serveTCP answers the messages of a connection in their order, until the
 // client is done, too slow, or talks nonsense.
 func (s *Server) serveTCP(c *connection, shard int) {
-	var (
-		r   responder
-		in  = bufio.NewReaderSize(c, 2+maxQuery)
-		out []byte
-	)
+	scratch := s.scratches.Get().(*tcpScratch)
+	defer s.free(scratch)
+	scratch.in.Reset(c)
+	r, in, out := &scratch.r, scratch.in, scratch.out
 	for {
-		if !c.waitMessage(in) {
+		if !c.waitMessage(in, s.connections.idle()) {
 			return
 		}
 		head, err := in.Peek(2)
@@ -190,24 +207,26 @@ func (s *Server) serveTCP(c *connection, shard int) {
 		}
 		size := int(binary.BigEndian.Uint16(head))
 		if size > maxQuery {
-			s.refuseLong(c, &r, in, size, shard)
+			s.refuseLong(c, r, in, size, shard)
 			return
 		}
 		whole, err := in.Peek(2 + size)
 		if err != nil {
 			return
 		}
+		c.idleSince.Store(0)
 		begin := len(out)
 		out = append(out, 0, 0)
-		response := s.respond(&r, out, whole[2:], c.client, shard, true)
+		response := s.respond(r, out, whole[2:], c.client, shard, true)
 		if response == nil {
 			return
 		}
 		if r.transfer != nil {
-			if !s.stream(c, &r, out[:begin], shard) {
+			if !s.stream(c, r, out[:begin], shard) {
 				return
 			}
 			c.fresh.Store(false)
+			c.idleSince.Store(time.Now().UnixNano())
 			out = out[:0]
 			_, _ = in.Discard(2 + size) // they were peeked at
 			continue
@@ -218,7 +237,9 @@ func (s *Server) serveTCP(c *connection, shard int) {
 		if len(out) < tcpCoalesce && another(in) {
 			continue
 		}
-		_ = c.SetWriteDeadline(time.Now().Add(tcpWrite)) // fails as the write then does
+		now := time.Now()
+		c.idleSince.Store(now.UnixNano())
+		_ = c.SetWriteDeadline(now.Add(tcpWrite)) // fails as the write then does
 		if _, err := c.Write(out); err != nil {
 			return
 		}
@@ -226,7 +247,24 @@ func (s *Server) serveTCP(c *connection, shard int) {
 		if out = out[:0]; cap(out) > 2*tcpCoalesce {
 			out = nil // a rare large answer is not kept for the life of the connection
 		}
+		scratch.out = out
 	}
+}
+
+// A tcpScratch is what serving a connection takes. It goes from one that has
+// ended to a new one.
+type tcpScratch struct {
+	r   responder
+	in  *bufio.Reader
+	out []byte
+}
+
+func newTCPScratch() any { return &tcpScratch{in: bufio.NewReaderSize(nil, 2+maxQuery)} }
+
+func (s *Server) free(t *tcpScratch) {
+	t.in.Reset(nil)
+	t.out = t.out[:0]
+	s.scratches.Put(t)
 }
 
 // another reports whether a whole message is there already.
@@ -240,16 +278,14 @@ func another(in *bufio.Reader) bool {
 
 // waitMessage waits for the first octet of a message and sets the deadline for
 // the rest.
-func (c *connection) waitMessage(in *bufio.Reader) bool {
+func (c *connection) waitMessage(in *bufio.Reader, idle time.Duration) bool {
 	if in.Buffered() == 0 {
-		c.idleSince.Store(time.Now().UnixNano())
-		if !c.setReadDeadline(tcpIdle) {
+		if !c.setReadDeadline(idle) {
 			return false
 		}
 		if _, err := in.Peek(1); err != nil {
 			return false
 		}
-		c.idleSince.Store(0)
 	}
 	return another(in) || c.setReadDeadline(tcpMessage)
 }
@@ -279,7 +315,7 @@ func (s *Server) refuseLong(c *connection, r *responder, in *bufio.Reader, size,
 		return
 	}
 	r.rcode = rcodeFormat
-	out, result := r.answer([]byte{0, headerLen}, s.snapshot.Load(), reject, conversation{tcp: true})
+	out, result := r.answer([]byte{0, headerLen}, s.snapshot.Load(), reject, conversation{tcp: true, idle: s.connections.idle()})
 	s.counts.count(shard, true, result)
 	_ = c.SetWriteDeadline(time.Now().Add(tcpWrite)) // fails as the write then does
 	if _, err := c.Write(out); err != nil {

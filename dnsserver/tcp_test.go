@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"haslohas.com/elbow/pool"
 )
 
 // dialTCP opens a connection as clients at 127.0.0.N do.
@@ -217,5 +221,134 @@ func TestConnectionsAdmit(t *testing.T) {
 	}
 	if all.count() != 0 || len(all.prefixes) != 0 {
 		t.Errorf("%d connections of %d prefixes are left", all.count(), len(all.prefixes))
+	}
+}
+
+// TestTCPFlood: connections that send an octet a second take every place, and
+// others send long messages; who asks meanwhile is answered.
+func TestTCPFlood(t *testing.T) {
+	t.Parallel()
+	r := start(t, example(t), "127.0.0.53:0")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(stop)
+	dial := func(from string) net.Conn {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.Dial("tcp", r.Addrs()[0].String())
+		if err != nil {
+			t.Error(err)
+		}
+		return c
+	}
+	// In the middle of a message, from as many networks as it takes.
+	for i := range maxConnections {
+		c := dial(fmt.Sprintf("127.0.%d.1", 100+i/(maxConnectionsPerPrefix-1)))
+		if c == nil {
+			return
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte{0, 40, 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := append([]byte{0xff, 0xff}, make([]byte, 65535)...)
+	for i := range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				c := dial(fmt.Sprintf("127.0.9%d.1", i))
+				if c == nil {
+					return
+				}
+				_ = c.SetDeadline(time.Now().Add(time.Second))
+				_, _ = c.Write(long) // it is closed in the middle
+				c.Close()
+			}
+		})
+	}
+	for range 50 {
+		if a := r.exchange(t, "tcp", "www.example.com A", 0); len(a.Answer) != 2 {
+			t.Fatalf("got %v", a)
+		}
+		if a := r.exchange(t, "udp", "www.example.com A", 0); len(a.Answer) != 2 {
+			t.Fatalf("got %v", a)
+		}
+	}
+	if n := r.connections.count(); n > maxConnections {
+		t.Errorf("%d connections are open", n)
+	}
+}
+
+// TestWriteDeadline: who does not take the answers is closed.
+func TestWriteDeadline(t *testing.T) {
+	t.Parallel()
+	f := &fixture{}
+	f.zone(&pool.Zone{Name: "big.example", Records: "@ NS ns.example.net.\n" + manyTXT(200)})
+	r := start(t, f, "127.0.0.53:0")
+	c := dialTCP(t, r, "127.0.0.1")
+	packet, err := question(t, "all.big.example TXT").Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := framed(packet)
+	for { // until both directions are full, and then until it is closed
+		if _, err := c.Write(one); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal("it is not closed")
+			}
+			break
+		}
+	}
+	eventually(t, func() error {
+		if n := r.connections.count(); n != 0 {
+			return fmt.Errorf("%d connections are open", n)
+		}
+		return nil
+	})
+}
+
+// manyTXT is one large RRset.
+func manyTXT(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "all TXT %0200d\n", i)
+	}
+	return b.String()
+}
+
+// TestIdleIsShorterInACrowd, and the clients are told, RFC 7828.
+func TestIdleIsShorterInACrowd(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	told := func() uint16 {
+		m := question(t, "www.example.com A")
+		m.SetEdns0(1232, false)
+		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_TCP_KEEPALIVE{Code: dns.EDNS0TCPKEEPALIVE}}
+		packet, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h.send(t, packet, true).IsEdns0().Option[0].(*dns.EDNS0_TCP_KEEPALIVE).Timeout
+	}
+	if got := told(); got != 100 {
+		t.Errorf("%d in calm, want 100", got)
+	}
+	var all []*connection
+	for i := range maxConnections/2 + 1 {
+		c := &connection{TCPConn: new(net.TCPConn), prefix: uint64(i)}
+		h.connections.admit(c)
+		all = append(all, c)
+	}
+	if got := told(); got != 20 {
+		t.Errorf("%d in a crowd, want 20", got)
+	}
+	h.connections.remove(all[0])
+	if got := told(); got != 100 {
+		t.Errorf("%d afterwards, want 100", got)
 	}
 }

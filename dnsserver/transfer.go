@@ -124,7 +124,7 @@ func (s *Server) special(r *responder, dst, packet []byte, snap *snapshot, clien
 		}
 	}
 	base := len(dst)
-	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: randomOf(now), room: sig.room()})
+	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: randomOf(now), room: sig.room(), idle: s.connections.idle()})
 	s.counts.count(shard, tcp, result)
 	return sig.sign(out, base, now)
 }
@@ -224,7 +224,7 @@ func (s *Server) stream(c *connection, r *responder, pending []byte, shard int) 
 	if !s.transfers.begin(c.client) {
 		s.transferred(t, c.client, sentBusy)
 		r.rcode = rcodeServFail
-		out, result := r.answer([]byte{0, 0}, s.snapshot.Load(), reject, conversation{tcp: true, room: t.signer.room()})
+		out, result := r.answer([]byte{0, 0}, s.snapshot.Load(), reject, conversation{tcp: true, room: t.signer.room(), idle: s.connections.idle()})
 		s.counts.count(shard, true, result)
 		return write(withLength(t.signer.sign(out, 2, time.Now()))) == nil
 	}

@@ -26,8 +26,19 @@ type DNS struct {
 	Listen    []netip.AddrPort // UDP and TCP on each
 	Zones     []*Zone          // sorted by Name, which is unique
 	RateLimit RateLimit
-	Keys      []Key // that secondaries share with this server
+	Keys      []Key          // that secondaries share with this server
+	Cookies   []CookieSecret // the first makes cookies, all are accepted; none: a host has its own
+	NSID      string         // what clients are told who ask which server answers, RFC 5001; empty: nothing
 }
+
+// A CookieSecret is a secret of DNS cookies that several servers of one
+// address share, RFC 9018. It does not show itself when it is printed.
+type CookieSecret [16]byte
+
+func (CookieSecret) String() string { return "secret" }
+
+// GoString is for the verb %#v.
+func (CookieSecret) GoString() string { return "secret" }
 
 // RateLimit bounds the UDP responses for one client prefix (an IPv4 /24, an
 // IPv6 /56). The zero value limits nothing.
