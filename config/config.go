@@ -27,7 +27,7 @@ type Config struct {
 	Services []Service // in the order of the file; names are unique
 
 	file        string   // the configuration itself
-	secretFiles []string // of dns.keys
+	secretFiles []string // of dns.keys and dns.cookies
 }
 
 // Admin says where the daemon can be looked at and steered.

@@ -28,6 +28,7 @@ func (d *decoder) config(root *yaml.Node) *Config {
 	c := defaultConfig()
 	c.file = d.file
 	var keys []keyFile
+	var cookieFile string
 	d.visit(root, "", section{
 		{"host", section{
 			{"name", name(&c.Host.Name)},
@@ -52,6 +53,10 @@ func (d *decoder) config(root *yaml.Node) *Config {
 				{"exempt", list(&c.DNS.RateLimit.Exempt, maxNetworks, network)},
 			}.rule()},
 			{"keys", list(&keys, maxKeys, key)},
+			{"cookies", section{
+				{"secretFile", path(&cookieFile)},
+			}.rule()},
+			{"nsid", text(&c.DNS.NSID, "a text", parseNSID)},
 			{"dnssec", unavailable()},
 		}.rule()},
 		{"services", list(&c.Services, maxServices, service)},
@@ -59,6 +64,7 @@ func (d *decoder) config(root *yaml.Node) *Config {
 		{"aws", unavailable()},
 	}.rule())
 	d.check(c)
+	d.readCookies(c, cookieFile)
 	d.checkKeys(c, keys)
 	d.checkTransfers(c, keys)
 
