@@ -39,7 +39,7 @@ func findNameServers(elbow, self string) (found []peer, missing []string) {
 	for _, p := range []peer{
 		{name: "knot", binary: "knotd", file: "knot.conf", config: knotConfig, args: []string{"-c", "CONFIG"}, version: []string{"--version"}},
 		{name: "nsd", binary: "nsd", file: "nsd.conf", config: nsdConfig, args: []string{"-d", "-c", "CONFIG"}, version: []string{"-v"}},
-		{name: "gdnsd", binary: "gdnsd", file: "config", config: gdnsdConfig, args: []string{"-c", "DIR", "start"}, version: []string{"-h"}},
+		{name: "gdnsd", binary: "gdnsd", file: "config", config: gdnsdConfig, args: []string{"-c", "DIR", "start"}, version: nil},
 	} {
 		path, err := lookServer(p.binary)
 		if err != nil {

@@ -91,7 +91,7 @@ func (p *peer) about() string {
 		return "what is left when a relay only moves bytes, see bench/bare.go"
 	}
 	out, err := exec.Command(p.binary, p.version...).CombinedOutput()
-	if err != nil {
+	if err != nil && len(out) == 0 { // gdnsd tells its version with an error
 		return "unknown"
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")

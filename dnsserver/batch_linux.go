@@ -226,7 +226,8 @@ func (b *batchSocket) serve(s *Server, l *listener, shard int) {
 			case <-time.After(acceptRetryFirst): // it would only fail again at once
 			}
 		}
-		if batch.received < batchSize { // else there is more
+		// While several come at once the next are there by now, most likely.
+		if batch.received <= 1 {
 			_, _ = unix.Poll(fds[:], -1) // fails where a signal comes: it is tried again
 		}
 		if now := time.Now(); now.Sub(yielded) > yieldEvery {
