@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
@@ -25,6 +27,13 @@ const (
 	// yieldEvery is how long a reader keeps its processor of the scheduler: it
 	// gives it away before it is taken, which costs more (docs/decisions/0008).
 	yieldEvery = 8 * time.Millisecond
+
+	// receivePatience bounds a wait. It has to be bounded for a signal to end it,
+	// socket(7), SO_RCVTIMEO in signal(7).
+	receivePatience = time.Second
+
+	// stopEvery is how often a reader is told to stop until it has.
+	stopEvery = time.Millisecond
 
 	// sendPatience is how long responses wait for room in a full queue.
 	sendPatience = 20 * time.Millisecond
@@ -73,7 +82,9 @@ func newBatch(fd int, wildcard bool) *batch {
 	return b
 }
 
-// receive takes what is there, at most a batch, and does not wait.
+// receive waits for a packet and takes what is there then, at most a batch. It
+// fails with EAGAIN after receivePatience, or at once where another process
+// has made the socket non-blocking, and with EINTR when a signal comes.
 func (b *batch) receive() syscall.Errno {
 	for i := range b.in[:b.received] { // the system has written what it has used
 		h := &b.in[i]
@@ -84,8 +95,8 @@ func (b *batch) receive() syscall.Errno {
 		}
 	}
 	b.received = 0
-	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.in)), batchSize,
-		unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.in)), batchSize,
+		unix.MSG_WAITFORONE, 0, 0)
 	if errno == 0 {
 		b.received = int(n)
 	}
@@ -149,8 +160,8 @@ func (b *batch) send() (failed int) {
 // would be woken by every packet and find that nobody has asked it to wait.
 type batchSocket struct {
 	fd       int
-	wake     int // an eventfd that ends the waiting
 	wildcard bool
+	done     chan struct{} // closed when serve has returned
 }
 
 // detach takes the socket of c out of Go's poller. It reports false, and
@@ -160,7 +171,7 @@ func detach(c *net.UDPConn, wildcard bool) (udpSocket, bool) {
 	if err != nil {
 		return nil, false
 	}
-	b := &batchSocket{fd: -1, wildcard: wildcard}
+	b := &batchSocket{fd: -1, wildcard: wildcard, done: make(chan struct{})}
 	if err := raw.Control(func(fd uintptr) {
 		if batchesAvailable(int(fd)) {
 			b.fd, _ = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) // -1 where it fails
@@ -168,11 +179,15 @@ func detach(c *net.UDPConn, wildcard bool) (udpSocket, bool) {
 	}); err != nil || b.fd < 0 {
 		return nil, false
 	}
-	if b.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+	wait := unix.NsecToTimeval(receivePatience.Nanoseconds())
+	if unix.SetsockoptTimeval(b.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait) != nil {
 		_ = unix.Close(b.fd) // a copy that nobody has used
 		return nil, false
 	}
 	_ = c.Close() // the copy is what counts
+	// For every process that has the socket: one that is to be replaced by this
+	// one reads the same way or, if it has been told otherwise, polls.
+	_ = unix.SetNonblock(b.fd, false) // else this one polls
 	return b, true
 }
 
@@ -190,22 +205,38 @@ func batchesAvailable(fd int) bool {
 
 func (b *batchSocket) visit(f func(fd int)) { f(b.fd) }
 
+// stop ends the wait with the signal that the scheduler of Go uses to the same
+// end and takes from anybody. Every thread gets it: binding the reader to one
+// that is known would cost with each packet. A signal just before the wait
+// ends nothing, hence the next; without /proc the wait ends by itself.
 func (b *batchSocket) stop() {
-	_, _ = unix.Write(b.wake, binary.NativeEndian.AppendUint64(nil, 1)) // fails only where it is set already
+	again := time.NewTicker(stopEvery)
+	defer again.Stop()
+	for {
+		threads, _ := os.ReadDir("/proc/self/task")
+		for _, t := range threads {
+			if id, err := strconv.Atoi(t.Name()); err == nil {
+				_ = unix.Tgkill(os.Getpid(), id, unix.SIGURG) // fails where it has ended
+			}
+		}
+		select {
+		case <-b.done:
+			return
+		case <-again.C:
+		}
+	}
 }
 
-func (b *batchSocket) close() {
-	_ = unix.Close(b.fd) // nobody could be told
-	_ = unix.Close(b.wake)
-}
+func (b *batchSocket) close() { _ = unix.Close(b.fd) } // nobody could be told
 
-// serve waits in poll itself: parked by Go's poller, a reader would pay three
-// system calls and a turn of the scheduler for every time it waits.
+// serve waits in recvmmsg itself: parked by Go's poller, a reader would pay
+// three more system calls and a turn of the scheduler for every time it waits.
 func (b *batchSocket) serve(s *Server, l *listener, shard int) {
+	defer close(b.done)
 	var (
 		r       responder
 		batch   = newBatch(b.fd, b.wildcard)
-		fds     = [...]unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLIN}, {Fd: int32(b.wake), Events: unix.POLLIN}}
+		fds     = [...]unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLIN}}
 		yielded = time.Now()
 		failing = false
 	)
@@ -215,7 +246,9 @@ func (b *batchSocket) serve(s *Server, l *listener, shard int) {
 		case 0:
 			failing = false
 			s.answerBatch(&r, batch, shard)
-		case unix.EAGAIN, unix.EINTR:
+		case unix.EINTR:
+		case unix.EAGAIN:
+			_, _ = unix.Poll(fds[:], int(receivePatience.Milliseconds())) // ends by a signal, too
 		default:
 			if !failing {
 				s.log.Warn("reading from dns socket", "address", l.bound, "err", errno)
@@ -225,10 +258,6 @@ func (b *batchSocket) serve(s *Server, l *listener, shard int) {
 			case <-l.closed:
 			case <-time.After(acceptRetryFirst): // it would only fail again at once
 			}
-		}
-		// While several come at once the next are there by now, most likely.
-		if batch.received <= 1 {
-			_, _ = unix.Poll(fds[:], -1) // fails where a signal comes: it is tried again
 		}
 		if now := time.Now(); now.Sub(yielded) > yieldEvery {
 			yielded = now

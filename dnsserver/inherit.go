@@ -17,7 +17,7 @@ const answeredStore = "answered"
 
 // Sockets calls visit with each socket that is open: its network, tcp or udp,
 // the address as it is configured, and the descriptor, which is valid during the call
-// and must neither be shut down nor made blocking. Those of one address come in a fixed
+// and must neither be shut down nor made blocking or non-blocking. Those of one address come in a fixed
 // order. With a copy of all of them another process can take over, see
 // Options.Inherited.
 func (s *Server) Sockets(visit func(network, address string, fd int)) {
