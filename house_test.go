@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"watch": {},
 
 	"handover": {},
+	"dnssec":   {},
 
 	"config": {"pool"},
 	"health": {"pool"},
