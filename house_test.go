@@ -29,12 +29,12 @@ var mayImport = map[string][]string{
 	"handover": {},
 	"dnssec":   {},
 
-	"config": {"pool"},
+	"config": {"dnssec", "pool"},
 	"health": {"pool"},
 	"proxy":  {"pool"},
 	"admin":  {"pool"},
 
-	"dnsserver": {"pool"},
+	"dnsserver": {"dnssec", "pool"},
 
 	"discovery":        {"pool"},
 	"discovery/static": {"pool", "discovery"},
@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"internal/elbowtest": {},
 
 	"cmd/elbow": {"admin", "config", "discovery", "discovery/file", "discovery/static",
-		"dnsserver", "handover", "health", "pool", "proxy", "state", "watch"},
+		"dnssec", "dnsserver", "handover", "health", "pool", "proxy", "state", "watch"},
 }
 
 // standardOnly are the folders that import nothing from outside.

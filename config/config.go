@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 
+	"haslohas.com/elbow/dnssec"
 	"haslohas.com/elbow/pool"
 )
 
@@ -100,12 +101,18 @@ func Parse(name string, text []byte) (*Config, error) {
 }
 
 // Files returns the paths of the files that c was made from: the configuration,
-// the zone files, and the secrets. A change of any of them asks for a reload.
+// the zone files, keys and the folders of keys, and the secrets. A change of any of them asks for a reload.
 func (c *Config) Files() []string {
 	files := []string{c.file}
 	for _, z := range c.DNS.Zones {
 		if z.File != "" {
 			files = append(files, z.File)
+		}
+		if z.DNSSEC.Folder != "" {
+			files = append(files, z.DNSSEC.Folder) // a key may be added
+		}
+		for _, k := range z.DNSSEC.Keys {
+			files = append(files, k.Path, dnssec.PublicPath(k.Path))
 		}
 	}
 	return append(files, c.secretFiles...)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 
+	"haslohas.com/elbow/dnssec"
 	"haslohas.com/elbow/pool"
 )
 
@@ -26,7 +27,10 @@ func zone(to **pool.Zone) rule {
 			{"negative", ttl(&z.TTL.Negative)},
 		}.rule()},
 		{"file", path(&z.File)},
-		{"dnssec", unavailable()},
+		{"dnssec", section{
+			{"keys", required(path(&z.DNSSEC.Folder))},
+			{"cds", enum(&z.DNSSEC.CDS, pool.ParseCDS)},
+		}.rule()},
 		{"transfer", section{
 			{"allow", list(&z.Transfer.Allow, maxTransfers, transferClient)},
 			{"notify", list(&z.Transfer.Notify, maxTransfers, secondary)},
@@ -84,6 +88,9 @@ func (d *decoder) checkZones(all []*pool.Zone) zones {
 		if z.File != "" {
 			d.readZone(z, at+".file", &budget)
 		}
+		if d.has(at+".dnssec.keys") && !d.bad(at+".dnssec.keys") {
+			d.readKeys(z, at+".dnssec.keys")
+		}
 	}
 	return byName
 }
@@ -139,4 +146,25 @@ func (d *decoder) readZone(z *pool.Zone, at string, budget *int64) {
 	}
 	*budget -= int64(len(records))
 	z.Records = string(records)
+}
+
+// readKeys reads the keys that z is signed with. What they say is for the
+// server to judge.
+func (d *decoder) readKeys(z *pool.Zone, at string) {
+	if z.DNSSEC.Folder == "" {
+		d.fail(at, "is empty; want the folder with the keys of the zone, or no dnssec at all")
+		return
+	}
+	files, err := dnssec.ReadFolder(z.DNSSEC.Folder, z.Name)
+	switch {
+	case err != nil:
+		for line := range strings.Lines(err.Error()) {
+			d.fail(at, "%s", strings.TrimSpace(line))
+		}
+	case len(files) == 0:
+		d.fail(at, "there is no key of %s in %s; make one with: elbow dnssec keygen --zone %[1]s --dir %[2]s", z.Name, z.DNSSEC.Folder)
+	}
+	for _, f := range files {
+		z.DNSSEC.Keys = append(z.DNSSEC.Keys, pool.KeyFile{Path: f.Path, Public: f.Public, Private: pool.Secret(f.Private)})
+	}
 }

@@ -57,7 +57,6 @@ func (d *decoder) config(root *yaml.Node) *Config {
 				{"secretFile", path(&cookieFile)},
 			}.rule()},
 			{"nsid", text(&c.DNS.NSID, "a text", parseNSID)},
-			{"dnssec", unavailable()},
 		}.rule()},
 		{"services", list(&c.Services, maxServices, service)},
 		{"kubernetes", unavailable()},

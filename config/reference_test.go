@@ -32,6 +32,7 @@ func TestReference(t *testing.T) {
 	keys := make(map[string]rule)
 	d := newDecoder(filepath.Join(t.TempDir(), reference))
 	secretFile(t, d.folder, "secondary.secret", 0o600, "c2VjcmV0IGluIHRoZSByZWZlcmVuY2U=")
+	signingKey(t, filepath.Join(d.folder, "keys", "public.haslohas.com"), "public.haslohas.com")
 	d.onKey = func(path string, r rule) { keys[indexes.ReplaceAllString(path, "[]")] = r }
 	d.config(root)
 	if err := d.failed(); err != nil {

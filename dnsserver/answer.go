@@ -50,7 +50,17 @@ type responder struct {
 	owners [maxChain + 1]int // where the names of the chain stand
 	chain  int
 
-	wild [maxName + 2]byte // the name of a wildcard
+	wild     [maxName + 2]byte // the name of a wildcard
+	wildLen  int
+	expanded bool // the current name is answered by that wildcard
+
+	// Where signatures are asked for and the zone has some:
+	prove  bool
+	zoneAt int                 // where the apex stands in the question
+	denied [2 * maxChain]int32 // places in the chain of the zone whose NSEC records belong into the answer
+	denies int
+	proved int // that many of them are in the answer
+	order  [maxOrderKey]byte
 
 	transfer *transfer // that is to follow; nil: none
 }
@@ -102,12 +112,15 @@ func (r *responder) lookup() uint16 {
 	r.curLabels = r.labels
 	copy(r.curOffsets[:r.labels+1], r.offsets[:])
 	r.at, r.chain = headerLen, 0
+	r.prove, r.expanded, r.denies, r.proved = r.do && r.zone.signed != nil, false, 0, 0
+	r.zoneAt = r.place(r.apex)
 	if r.qclass == classIN { // RFC 1035 section 6.2: never for all classes
 		r.out.setFlags(flagAA)
 	}
 	for {
 		rcode, done := r.step()
 		if done || r.out.full {
+			r.proofs()
 			return rcode
 		}
 	}
@@ -151,9 +164,13 @@ func (r *responder) place(i int) int { return r.at + int(r.curOffsets[i]) }
 // begins at the label i, RFC 4592 section 3.3.1.
 func (r *responder) wildcard(i int) (uint16, bool) {
 	r.wild[0], r.wild[1] = 1, '*'
-	size := 2 + copy(r.wild[2:], r.suffix(i))
-	if n := r.zone.get(r.wild[:size]); n != nil {
-		return r.node(n)
+	r.wildLen = 2 + copy(r.wild[2:], r.suffix(i))
+	if n := r.zone.get(r.wild[:r.wildLen]); n != nil {
+		r.deny(r.cur[:r.curLen]) // RFC 4035 section 3.1.3.3
+		r.expanded = true
+		rcode, done := r.node(n)
+		r.expanded = false
+		return rcode, done
 	}
 	// RFC 4035 section 3.1.4.1: a zone of its own below this one proves that
 	// the name exists, even where this zone does not delegate it.
@@ -168,13 +185,14 @@ func (r *responder) wildcard(i int) (uint16, bool) {
 // node answers from what n owns.
 func (r *responder) node(n *node) (uint16, bool) {
 	if r.qtype == typeSOA && n.apex {
-		r.out.records(answerSection, r.zone.soa.wire, 1, r.at)
+		r.set(answerSection, &r.zone.soa, r.at)
 		return rcodeSuccess, true
 	}
+	at := r.out.at()
 	if s := n.set(r.qtype); s != nil {
 		r.emit(answerSection, n, s)
 		if s.typ == typeNS {
-			r.additional(s)
+			r.additional(s, at)
 		}
 		return rcodeSuccess, true
 	}
@@ -182,9 +200,15 @@ func (r *responder) node(n *node) (uint16, bool) {
 		r.anything(n)
 		return rcodeSuccess, true
 	}
+	if r.qtype == typeRRSIG { // as ANY: those of one RRset
+		if s := n.any(); s != nil && s.sig != nil {
+			r.out.records(answerSection, s.sig.wire, s.sig.count, r.at)
+			return rcodeSuccess, true
+		}
+	}
 	if s := n.set(typeCNAME); s != nil {
-		r.out.records(answerSection, s.wire, 1, r.at)
-		return rcodeSuccess, r.follow(s.wire[headerLen:], r.out.at()-len(s.wire)+headerLen)
+		r.set(answerSection, s, r.at)
+		return rcodeSuccess, r.follow(s.wire[headerLen:], at+headerLen)
 	}
 	r.noData(n)
 	return rcodeSuccess, true
@@ -194,10 +218,53 @@ func (r *responder) node(n *node) (uint16, bool) {
 func (r *responder) emit(section int, n *node, s *rrset) {
 	wire, count := s.turned(r.random, r.limit(n))
 	r.out.records(section, wire, count, r.at)
+	r.signature(section, s, r.at)
 	if s.typ == typeA || s.typ == typeAAAA {
 		r.mark(n)
 		if n.live != nil && n.live.failOpen.Load() {
 			r.out.why = whyFailOpen
+		}
+	}
+}
+
+// set adds a set as it is, with its signature if that is asked for. Its owner
+// stands at the given place.
+func (r *responder) set(section int, s *rrset, owner int) {
+	r.out.records(section, s.wire, s.count, owner)
+	r.signature(section, s, owner)
+}
+
+func (r *responder) signature(section int, s *rrset, owner int) {
+	if r.prove && s.sig != nil {
+		r.out.records(section, s.sig.wire, s.sig.count, owner)
+	}
+}
+
+// deny notes that the answer needs the NSEC record of a name or, if there is
+// none, the one that proves it.
+func (r *responder) deny(wire []byte) {
+	if !r.prove || r.denies == len(r.denied) {
+		return
+	}
+	key := appendOrderKey(r.order[:0], wire[:len(wire)-len(r.zone.apex)])
+	at, _ := r.zone.signed.chain.find(key)
+	for _, other := range r.denied[:r.denies] {
+		if other == int32(at) {
+			return
+		}
+	}
+	r.denied[r.denies] = int32(at)
+	r.denies++
+}
+
+// proofs adds the NSEC records that were found to be needed.
+func (r *responder) proofs() {
+	for ; r.proved < r.denies; r.proved++ {
+		owner := r.zone.signed.chain.names[r.denied[r.proved]]
+		if n := r.zone.node(owner); n != nil {
+			if s := n.set(typeNSEC); s != nil {
+				r.out.named(authoritySection, owner[:len(owner)-len(r.zone.apex)], r.zoneAt, s)
+			}
 		}
 	}
 }
@@ -211,22 +278,15 @@ func (r *responder) mark(n *node) {
 
 // limit is how many addresses of n an answer names.
 func (r *responder) limit(n *node) int {
-	if n.live != nil {
+	if n.live != nil && r.zone.signed == nil {
 		return maxAnswer
 	}
-	return maxMessage
+	return maxMessage // a part of a signed RRset would not verify
 }
 
-// anything answers a question for every type with one RRset, RFC 8482 section
-// 4.1: the addresses where there are some.
+// anything answers a question for every type with one RRset.
 func (r *responder) anything(n *node) {
-	var best *rrset
-	for i := range n.sets {
-		if s := &n.sets[i]; best == nil || s.typ == typeA || s.typ == typeAAAA && best.typ != typeA {
-			best = s
-		}
-	}
-	switch {
+	switch best := n.any(); {
 	case best != nil:
 		r.emit(answerSection, n, best)
 	case n.apex:
@@ -246,7 +306,22 @@ func (r *responder) noData(n *node) {
 			r.out.why = whyNobody
 		}
 	}
-	r.out.records(authoritySection, s.wire, 1, r.place(r.apex))
+	r.set(authoritySection, s, r.place(r.apex))
+	if !r.prove {
+		return
+	}
+	// RFC 4035 sections 3.1.3.1 to 3.1.3.4: of the name itself, or of what is
+	// around it and the wildcard that could stand for it.
+	switch {
+	case n == nil:
+		r.deny(r.cur[:r.curLen])
+		r.deny(r.wild[:r.wildLen])
+	case r.expanded:
+		r.deny(r.wild[:r.wildLen])
+	default:
+		r.deny(r.cur[:r.curLen])
+	}
+	r.proofs()
 }
 
 // referral names the servers of a delegation that begins at the label i, with
@@ -258,17 +333,26 @@ func (r *responder) referral(n *node, i int) {
 	}
 	s := n.set(typeNS)
 	at := r.out.at()
-	r.out.records(authoritySection, s.wire, s.count, r.place(i))
+	r.set(authoritySection, s, r.place(i))
+	if r.prove { // RFC 4035 section 3.1.4
+		if ds := n.set(typeDS); ds != nil {
+			r.set(authoritySection, ds, r.place(i))
+		} else if nsec := n.set(typeNSEC); nsec != nil {
+			r.set(authoritySection, nsec, r.place(i))
+		}
+		r.proofs()
+	}
 	if !r.out.full {
 		r.glue(s, at, r.suffix(i))
 	}
 }
 
-// additional adds the addresses of the name servers that were just answered,
-// as far as they fit.
-func (r *responder) additional(s *rrset) {
+// additional adds the addresses of the name servers that were just answered, at
+// the given place of the message, as far as they fit.
+func (r *responder) additional(s *rrset, at int) {
+	r.proofs()
 	if !r.out.full {
-		r.glue(s, r.out.at()-len(s.wire), nil)
+		r.glue(s, at, nil)
 	}
 }
 
@@ -293,8 +377,8 @@ func (r *responder) glue(s *rrset, at int, cut []byte) {
 			records, count := a.turned(r.random, r.limit(n))
 			if needed {
 				r.out.records(additionalSection, records, count, host)
-			} else {
-				r.out.optional(additionalSection, records, count, host)
+			} else if r.out.optional(additionalSection, records, count, host) && r.prove && a.sig != nil {
+				r.out.optional(additionalSection, a.sig.wire, a.sig.count, host) // RFC 4035 section 3.1.1
 			}
 			r.mark(n)
 		}
@@ -304,7 +388,7 @@ func (r *responder) glue(s *rrset, at int, cut []byte) {
 // dname answers for a name below a DNAME that begins at the label i, RFC 6672
 // section 3.2.
 func (r *responder) dname(s *rrset, i int) (uint16, bool) {
-	r.out.records(answerSection, s.wire, 1, r.place(i))
+	r.set(answerSection, s, r.place(i))
 	if r.out.full {
 		return rcodeSuccess, true
 	}

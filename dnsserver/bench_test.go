@@ -1,15 +1,20 @@
 package dnsserver
 
 import (
+	"net/netip"
 	"testing"
 
+	"github.com/miekg/dns"
+
+	"haslohas.com/elbow/dnssec"
 	"haslohas.com/elbow/pool"
 )
 
 // BenchmarkAnswer is everything between reading a packet and writing one.
 func BenchmarkAnswer(b *testing.B) {
-	h := newHouse(b, nil)
-	h.publish(example(b))
+	plain, signed := newHouse(b, nil), newHouse(b, nil)
+	plain.publish(example(b))
+	signed.publish(signedExample(b, dnssec.ECDSAP256))
 	for _, c := range []struct{ name, ask string }{
 		{"A", "web.example.com A"},
 		{"static", "www.example.com A"},
@@ -21,12 +26,14 @@ func BenchmarkAnswer(b *testing.B) {
 		{"DNAME", "x.old.example.com A"},
 		{"REFUSED", "www.example.net A"},
 	} {
-		for _, edns := range []bool{false, true} {
-			name := c.name
+		for _, kind := range []string{"", "+EDNS", "+signed"} {
+			name, h := c.name+kind, plain
 			m := question(b, c.ask)
-			if edns {
-				name += "+EDNS"
+			if kind != "" {
 				m.SetEdns0(1232, true)
+			}
+			if kind == "+signed" {
+				h = signed
 			}
 			packet, err := m.Pack()
 			if err != nil {
@@ -46,17 +53,32 @@ func BenchmarkAnswer(b *testing.B) {
 // TestNoAllocations: a query leaves nothing to the garbage collector, unless
 // it is signed.
 func TestNoAllocations(t *testing.T) {
-	f := example(t)
-	f.dns.RateLimit = pool.RateLimit{PerSecond: 60_000, Slip: 2}
-	h := newHouse(t, nil)
-	h.publish(f)
-	out := make([]byte, 0, maxPayload)
-	for _, packet := range seeds(t) {
-		if h.r.read(packet) == special {
-			continue
+	for _, f := range []*fixture{example(t), signedExample(t, dnssec.ECDSAP256)} {
+		f.dns.RateLimit = pool.RateLimit{PerSecond: 60_000, Slip: 2}
+		h := newHouse(t, nil)
+		h.publish(f)
+		out := make([]byte, 0, maxPayload)
+		for _, packet := range seeds(t) {
+			if h.r.read(packet) == special {
+				continue
+			}
+			if n := testing.AllocsPerRun(100, func() { h.respond(&h.r, out, packet, client, 0, false) }); n > 0 {
+				t.Errorf("%v allocations for % x", n, packet)
+			}
 		}
-		if n := testing.AllocsPerRun(100, func() { h.respond(&h.r, out, packet, client, 0, false) }); n > 0 {
-			t.Errorf("%v allocations for % x", n, packet)
+		var packets [][]byte
+		for _, owner := range h.names("example.com") {
+			m := new(dns.Msg).SetQuestion(owner, dns.TypeA)
+			m.SetEdns0(maxPayload, true)
+			packets = append(packets, must(m.Pack()))
+		}
+		n := testing.AllocsPerRun(1, func() {
+			for _, packet := range packets {
+				h.respond(&h.r, out, packet, client, 0, false)
+			}
+		})
+		if n > 0 {
+			t.Errorf("%v allocations for %d questions with DO", n, len(packets))
 		}
 	}
 }
@@ -74,5 +96,49 @@ func BenchmarkLoadZone(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		loadZone(z)
+	}
+}
+
+// BenchmarkFlap is a change of the health of one backend in a signed zone of
+// 10,000 static names: signed anew, and with states that come back.
+func BenchmarkFlap(b *testing.B) {
+	for _, again := range []bool{false, true} {
+		name := "new"
+		if again {
+			name = "back"
+		}
+		b.Run(name, func(b *testing.B) {
+			f := &fixture{down: make(map[netip.Addr]bool)}
+			z := f.zone(&pool.Zone{Name: "example.com", Records: ns + "$GENERATE 1-10000 a$ A 192.0.2.1\n"})
+			z.DNSSEC = pool.DNSSEC{Folder: "keys", Keys: []pool.KeyFile{keyFile(b, z.Name, dnssec.ECDSAP256, nil)}}
+			s := f.direct("web.example.com", "198.51.100.1", "198.51.100.2")
+			h := newHouse(b, nil)
+			h.publish(f)
+			counts := h.snapshot.Load().sorted[0].counts
+			begun := counts.signed.Load()
+			down, next := netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("10.0.0.1")
+			for b.Loop() {
+				if again {
+					f.down[down] = !f.down[down]
+				} else {
+					s.Endpoints[0].Address = netip.AddrPortFrom(next, 80)
+					next = next.Next()
+				}
+				h.publish(f)
+			}
+			b.ReportMetric(float64(counts.signed.Load()-begun)/float64(b.N), "signatures/op")
+		})
+	}
+}
+
+// BenchmarkSignZone is the first load of a zone.
+func BenchmarkSignZone(b *testing.B) {
+	f := &fixture{}
+	z := f.zone(&pool.Zone{Name: "example.com", Records: ns + "$GENERATE 1-10000 a$ A 192.0.2.1\n"})
+	z.DNSSEC = pool.DNSSEC{Folder: "keys", Keys: []pool.KeyFile{keyFile(b, z.Name, dnssec.ECDSAP256, nil)}}
+	for b.Loop() {
+		h := newHouse(b, nil)
+		h.publish(f)
+		b.ReportMetric(float64(h.snapshot.Load().sorted[0].counts.signed.Load()), "signatures/op")
 	}
 }

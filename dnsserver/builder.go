@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"haslohas.com/elbow/pool"
@@ -18,6 +21,12 @@ type builder struct {
 	loaded  map[*pool.Zone]*static // of the newest Table
 	keys    []pool.Key             // that snapshot.keys was made of
 	secrets cookieSecrets
+
+	rings    rings             // of the newest Table
+	renewals map[name]*renewal // in progress, by zone
+	renewing sync.WaitGroup    // the goroutines of these
+	failed   map[string]bool   // zones whose newest state could not be signed
+	cache    signatureCache
 }
 
 // build makes the snapshot of a Table and puts it in the place of the one
@@ -48,7 +57,10 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 		}
 		loaded[conf] = st
 		was := before.zones[st.apex]
-		z := b.zone(st, services[conf], was, t.Generation)
+		z := b.zone(ctx, conf, st, services[conf], was, t.Generation)
+		if z == nil {
+			continue
+		}
 		if was != nil && z != was && len(conf.Transfer.Allow) > 0 {
 			z.history = was.history.add(compare(was, z))
 		}
@@ -59,6 +71,10 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 		next.maxLabels = max(next.maxLabels, st.apexLabels)
 	}
 	b.loaded = loaded
+	maps.DeleteFunc(b.rings, func(conf *pool.Zone, _ ringState) bool { return loaded[conf] == nil })
+	maps.DeleteFunc(b.failed, func(zone string, _ bool) bool {
+		return !slices.ContainsFunc(t.DNS.Zones, func(conf *pool.Zone) bool { return conf.Name == zone })
+	})
 	b.serials.reserve(ctx, fresh)
 
 	b.snapshot.Store(next)
@@ -90,7 +106,7 @@ func (b *builder) static(conf *pool.Zone, before *snapshot) *static {
 	st, findings := loadZone(conf)
 	broken := false
 	for _, f := range findings {
-		e := ZoneError{File: conf.File, Line: f.line, Column: f.column, Message: f.message}
+		e := f.of(conf)
 		if f.warning {
 			b.log.Warn("zone is odd", "zone", conf.Name, "err", e)
 			continue
@@ -109,11 +125,28 @@ func (b *builder) static(conf *pool.Zone, before *snapshot) *static {
 }
 
 // zone returns the zone of a static part and services: the one before, if
-// every answer is the same.
-func (b *builder) zone(st *static, services map[name]*live, was *zone, generation uint64) *zone {
+// every answer is the same or what is new cannot be signed; nil if there was none.
+func (b *builder) zone(ctx context.Context, conf *pool.Zone, st *static, services map[name]*live, was *zone, generation uint64) *zone {
+	want, ok := b.keyring(conf, st.apex, was, time.Now())
+	var before *keyring
+	if was != nil && was.signed != nil {
+		before = was.signed.ring
+	}
+	if !ok {
+		if was == nil {
+			b.signingFailed(conf.Name, errKeys)
+			return nil
+		}
+		want = before // the keys it had
+	}
+	ring := b.ringFor(ctx, want, was)
+	r := b.renewals[st.apex]
 	var reuse map[name]*node
-	if was != nil && was.static == st {
-		if sameServices(services, was.live) {
+	if was != nil && was.static == st && (ring == nil) == (before == nil) {
+		if sameServices(services, was.live) && ring.equal(before) && (r == nil || r.ready == nil) {
+			if ring == nil || !was.signed.due(time.Now()) {
+				delete(b.failed, conf.Name)
+			}
 			return was
 		}
 		reuse = was.live
@@ -123,7 +156,14 @@ func (b *builder) zone(st *static, services map[name]*live, was *zone, generatio
 	if was != nil {
 		z.counts = was.counts
 		z.number(b.serials.advance(zone, was.serial, st.fileSerial()))
-		b.log.Info("answers changed", "zone", zone, "serial", z.serial, "generation", generation)
+		if ring != nil && !b.sign(ctx, z, was, ring) {
+			return was
+		}
+		what := "answers changed"
+		if r != nil && r.ready != nil {
+			what = "signatures renewed"
+		}
+		b.log.Info(what, "zone", zone, "serial", z.serial, "generation", generation)
 	} else {
 		z.counts = new(zoneCounts)
 		if b.serials.known(zone) {
@@ -132,7 +172,14 @@ func (b *builder) zone(st *static, services map[name]*live, was *zone, generatio
 				l.mark()
 			}
 		}
-		z.number(b.serials.begin(zone, z.content(), st.fileSerial(), time.Now()))
+		content := z.content()
+		if ring != nil {
+			content = "" // its signatures differ
+		}
+		z.number(b.serials.begin(zone, content, st.fileSerial(), time.Now()))
+		if ring != nil && !b.sign(ctx, z, nil, ring) {
+			return nil
+		}
 		b.log.Info("zone is served", "zone", zone, "serial", z.serial, "names", z.owners(), "records", st.resources)
 	}
 	if was == nil || was.static != st || !sameOwners(services, was.live) {
@@ -146,16 +193,22 @@ func (b *builder) warn(st *static, hostnames []name) {
 	for _, f := range st.conflicts(hostnames) {
 		// The service wins: its name must not go away by an edit elsewhere.
 		b.log.Warn("zone file and service claim one name, the service is answered", "zone", st.conf.Name,
-			"err", ZoneError{File: st.conf.File, Line: f.line, Column: f.column, Message: f.message})
+			"err", f.of(st.conf))
 	}
 	for _, f := range st.missingAddresses(hostnames) {
 		b.log.Warn("zone is odd", "zone", st.conf.Name,
-			"err", ZoneError{File: st.conf.File, Line: f.line, Column: f.column, Message: f.message})
+			"err", f.of(st.conf))
 	}
 }
 
-// content is a hash over every answer of the zone but the serial.
+var errKeys = errors.New("its keys are in error")
+
+// content is a hash over every answer of the zone but the serial. It is empty
+// for a signed zone, whose signatures are new after each start.
 func (z *zone) content() string {
+	if z.signed != nil {
+		return ""
+	}
 	h := sha256.New()
 	h.Write(z.hash[:])
 	for _, owner := range sortedNames(z.live) {
@@ -167,7 +220,10 @@ func (z *zone) content() string {
 }
 
 // end keeps the serials of what was served last.
-func (b *builder) end() { b.serials.end(b.contents()) }
+func (b *builder) end() {
+	b.renewing.Wait()
+	b.serials.end(b.contents())
+}
 
 // contents are the hashes of the zones that are served.
 func (b *builder) contents() map[string]string {

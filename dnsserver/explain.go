@@ -56,7 +56,7 @@ func (s *Server) Explain(text string) (Explanation, bool) {
 	e.Kind = kind
 	if n != nil {
 		for _, set := range n.sets {
-			if !slices.Contains(types, set.typ) {
+			if !slices.Contains(types, set.typ) && set.typ != typeNSEC {
 				types = append(types, set.typ)
 			}
 		}

@@ -113,15 +113,29 @@ func compare(was, z *zone) *difference {
 	}
 	look(was.live)
 	look(z.live)
-	if was.static != z.static {
+	if was.static != z.static || !sameSigned(was.signed, z.signed) {
 		look(was.nodes)
 		look(z.nodes)
+	}
+	if sig := was.soa.sig; sig != nil {
+		d.remove(was.apex, sig.wire)
+	}
+	if sig := z.soa.sig; sig != nil {
+		d.add(z.apex, sig.wire)
 	}
 	if d.size > historyBytes {
 		return nil
 	}
 	d.sort()
 	return d
+}
+
+// sameSigned reports whether the static parts of both have the same signatures.
+func sameSigned(a, b *signed) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.static == b.static
 }
 
 // sort puts the records into one order whatever that of maps was.

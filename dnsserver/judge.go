@@ -1,8 +1,10 @@
 package dnsserver
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -35,17 +37,25 @@ func CheckZone(z *pool.Zone, hostnames []string) []ZoneError {
 	if st != nil {
 		findings = append(findings, st.conflicts(wireNames(hostnames))...)
 		findings = append(findings, st.missingAddresses(wireNames(hostnames))...)
+		_, wrong := newKeyring(st.apex, &z.DNSSEC, nil, time.Now())
+		findings = append(findings, wrong...)
 	}
 	var out []ZoneError
 	for _, f := range readable(findings) {
-		if f.line == 0 {
-			f.column = 0
-		}
 		if !f.warning {
-			out = append(out, ZoneError{File: z.File, Line: f.line, Column: f.column, Message: f.message})
+			out = append(out, f.of(z))
 		}
 	}
 	return out
+}
+
+// of is the finding as what is wrong with a zone.
+func (f finding) of(z *pool.Zone) ZoneError {
+	e := ZoneError{File: cmp.Or(f.file, z.File), Line: f.line, Column: f.column, Message: f.message}
+	if e.Line == 0 {
+		e.Column = 0
+	}
+	return e
 }
 
 // wireNames leaves out what is no name: the configuration has reported it.

@@ -56,7 +56,7 @@ var zoneErrors = []struct {
 		"zone.db:4:1: MX record of c.example.com.: the data is no name",
 	}},
 	{"class", ns + "a CH TXT x\n", []string{"zone.db:2:1: class CH: only IN is served"}},
-	{"signed", ns + "a NSEC b A\n", []string{"zone.db:2:1: NSEC belongs to a signed zone, whose answers cannot follow the health of backends: load it unsigned"}},
+	{"signed", ns + "a NSEC b A\n", []string{"zone.db:2:1: NSEC belongs to a signed zone, whose answers cannot follow the health of backends: load it unsigned, and sign it here with dnssec"}},
 	{"question type", ns + "a TYPE255 \\# 0\n", []string{"zone.db:2:1: ANY is a type of questions, not of records"}},
 	{"long label", ns + strings.Repeat("a", 64) + " A 192.0.2.1\n", []string{fmt.Sprintf(`zone.db:2:1: bad owner name: "%s"`, strings.Repeat("a", 64))}},
 	{"long name", ns + "$ORIGIN " + strings.Repeat("aaaaaaaaaa.", 20) + "example.com.\n" + strings.Repeat("b", 40) + " A 192.0.2.1\n", []string{

@@ -28,6 +28,7 @@ type zoneCounts struct {
 		responses [len(transports)][rcodes]atomic.Uint64
 		_         [64]byte // keeps two shards off one cache line
 	}
+	signed, reused atomic.Uint64 // signatures
 }
 
 func (c *zoneCounts) add(shard int, tcp bool, rcode uint16) {
@@ -59,8 +60,9 @@ var dropNames = [drops]string{"malformed", "port_zero", "rate_limit", "send_erro
 
 // A serverCounts counts what belongs to no zone.
 type serverCounts struct {
-	outside zoneCounts // responses about names in no zone, or about none
-	shards  [shards]struct {
+	outside  zoneCounts    // responses about names in no zone, or about none
+	unsigned atomic.Uint64 // states of zones that could not be signed
+	shards   [shards]struct {
 		truncated, limited atomic.Uint64
 		dropped            [drops]atomic.Uint64
 		_                  [64]byte
@@ -89,6 +91,7 @@ type metrics struct {
 	queries, truncated, dropped, limited, serial, connections, ttl, build *prometheus.Desc
 
 	transfers, notifies, secondaryAge, secondarySerial *prometheus.Desc
+	signatures, age, expiry, failures                  *prometheus.Desc
 }
 
 func newMetrics(s *Server) *metrics {
@@ -110,12 +113,17 @@ func newMetrics(s *Server) *metrics {
 		notifies:        desc("notifies_total", "Messages to secondaries that a zone has changed, by what came back.", "zone", "result"),
 		secondaryAge:    desc("secondary_transfer_age_seconds", "Time since the secondary was last sent the newest state of the zone, or told that it has it; where that was never, since the start.", "zone", "secondary"),
 		secondarySerial: desc("secondary_serial", "Serial of that state.", "zone", "secondary"),
+		signatures:      desc("signatures_total", "Signatures that states of the zone needed; made: new, reused: there already.", "zone", "source"),
+		age:             desc("signature_age_seconds", "For how long the oldest signature of the zone has been valid.", "zone"),
+		expiry:          desc("signature_expiry_seconds", "For how long every signature of the zone is still valid.", "zone"),
+		failures:        desc("signing_failures_total", "States of zones that were not published as they could not be signed."),
 	}
 }
 
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.queries, m.truncated, m.dropped, m.limited, m.serial, m.connections, m.ttl, m.build,
-		m.transfers, m.notifies, m.secondaryAge, m.secondarySerial} {
+		m.transfers, m.notifies, m.secondaryAge, m.secondarySerial,
+		m.signatures, m.age, m.expiry, m.failures} {
 		ch <- d
 	}
 }
@@ -143,6 +151,13 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		zone := z.apex.label()
 		responses(zone, z.counts)
 		gauge(m.serial, float64(z.serial), zone)
+		if z.signed != nil {
+			now := time.Now().Unix()
+			counter(m.signatures, z.counts.signed.Load(), zone, "made")
+			counter(m.signatures, z.counts.reused.Load(), zone, "reused")
+			gauge(m.age, float64(now-z.signed.oldest), zone)
+			gauge(m.expiry, float64(z.signed.end-now), zone)
+		}
 		for kind := range z.counts.transfers {
 			for result := range z.counts.transfers[kind] {
 				if n := z.counts.transfers[kind][result].Load(); n > 0 {
@@ -181,6 +196,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	counter(m.truncated, truncated)
+	counter(m.failures, s.counts.unsigned.Load())
 	counter(m.limited, limited)
 	for reason, n := range dropped {
 		counter(m.dropped, n, dropNames[reason])

@@ -53,6 +53,8 @@ const (
 	typeDNAME = 39
 	typeOPT   = 41
 	typeDS    = 43
+	typeRRSIG = 46
+	typeNSEC  = 47
 	typeTSIG  = 250
 	typeIXFR  = 251
 	typeAXFR  = 252

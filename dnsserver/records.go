@@ -8,9 +8,13 @@ import (
 )
 
 // each returns every set of the zone but the SOA, which is apart, in the
-// canonical order of RFC 4034 section 6.1, with its owner.
+// canonical order of RFC 4034 section 6.1, with its owner. Signatures are sets of
+// their own; that of the SOA comes first.
 func (z *zone) each() iter.Seq2[name, *rrset] {
 	return func(yield func(name, *rrset) bool) {
+		if sig := z.soa.sig; sig != nil && !yield(z.apex, &rrset{typ: typeRRSIG, count: sig.count, wire: sig.wire}) {
+			return
+		}
 		static, live := z.order(), canonical(z.live)
 		for len(static) > 0 || len(live) > 0 {
 			var owner name
@@ -40,7 +44,21 @@ func (n *node) all() []rrset {
 	if n == nil {
 		return nil
 	}
-	return n.sets
+	if n.bare == nil {
+		return n.sets
+	}
+	all := make([]rrset, 0, len(n.sets)+1)
+	sigs := rrset{typ: typeRRSIG}
+	for _, s := range n.sets {
+		if s.sig != nil {
+			sigs.wire = append(sigs.wire, s.sig.wire...)
+			sigs.count += s.sig.count
+		}
+		all = append(all, s)
+	}
+	all = append(all, sigs)
+	slices.SortFunc(all, func(a, b rrset) int { return int(a.typ) - int(b.typ) })
+	return all
 }
 
 // canonical returns the names of m in canonical order.

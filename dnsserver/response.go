@@ -87,11 +87,47 @@ func (m *response) records(section int, wire []byte, count, owner int) {
 	}
 }
 
-// optional is records for what the answer is whole without.
-func (m *response) optional(section int, wire []byte, count, owner int) {
-	if m.at()+len(wire) <= m.limit {
-		m.records(section, wire, count, owner)
+// optional is records for what the answer is whole without. It reports whether
+// they fitted.
+func (m *response) optional(section int, wire []byte, count, owner int) bool {
+	if m.at()+len(wire) > m.limit {
+		return false
 	}
+	m.records(section, wire, count, owner)
+	return true
+}
+
+// maxPointer is the last place that a compression pointer can lead to.
+const maxPointer = 0x3fff
+
+// named adds a set of one record and its signature, whose owner does not stand
+// in the message but for its end: the apex, at the given place.
+func (m *response) named(section int, labels name, apex int, s *rrset) {
+	at := m.at()
+	m.prefixed(section, labels, apex, s.wire)
+	if s.sig == nil || m.full {
+		return
+	}
+	if at <= maxPointer {
+		m.records(section, s.sig.wire, s.sig.count, at)
+		return
+	}
+	for wire := s.sig.wire; len(wire) > 0; {
+		end := headerLen + int(binary.BigEndian.Uint16(wire[10:]))
+		m.prefixed(section, labels, apex, wire[:end])
+		wire = wire[end:]
+	}
+}
+
+// prefixed adds one record with an owner of labels and what stands at apex.
+func (m *response) prefixed(section int, labels name, apex int, wire []byte) {
+	if !m.fits(len(labels) + len(wire)) {
+		return
+	}
+	m.buf = append(m.buf, labels...)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, 0xc000|uint16(apex))
+	m.buf = append(m.buf, wire[2:]...)
+	m.counts[section]++
 }
 
 // cname adds a synthesized CNAME record. It returns where its target stands.

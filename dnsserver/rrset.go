@@ -1,6 +1,9 @@
 package dnsserver
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // maxAnswer is how many addresses of a service one answer names.
 const maxAnswer = 8
@@ -27,6 +30,8 @@ type rrset struct {
 	target  name   // of a CNAME or DNAME, in lower case
 	targets []name // of NS records, in lower case and in their order
 	line    int    // of the first record in the master file; 0: it has none
+
+	sig *signature // nil: the set is not signed
 }
 
 // newSet makes the set of records with the given data.
@@ -39,15 +44,24 @@ func newSet(typ uint16, ttl uint32, data ...[]byte) rrset {
 	}
 	for range turns {
 		for _, d := range data {
-			s.wire = binary.BigEndian.AppendUint16(s.wire, ownerPointer)
-			s.wire = binary.BigEndian.AppendUint16(s.wire, typ)
-			s.wire = binary.BigEndian.AppendUint16(s.wire, classIN)
-			s.wire = binary.BigEndian.AppendUint32(s.wire, ttl)
-			s.wire = binary.BigEndian.AppendUint16(s.wire, uint16(len(d)))
-			s.wire = append(s.wire, d...)
+			s.wire = appendRecord(s.wire, typ, ttl, d)
 		}
 	}
 	return s
+}
+
+func appendRecord(wire []byte, typ uint16, ttl uint32, data []byte) []byte {
+	wire = binary.BigEndian.AppendUint16(wire, ownerPointer)
+	wire = binary.BigEndian.AppendUint16(wire, typ)
+	wire = binary.BigEndian.AppendUint16(wire, classIN)
+	wire = binary.BigEndian.AppendUint32(wire, ttl)
+	wire = binary.BigEndian.AppendUint16(wire, uint16(len(data)))
+	return append(wire, data...)
+}
+
+// same reports whether both sets are the same records with the same TTL.
+func (s *rrset) same(other *rrset) bool {
+	return s.typ == other.typ && s.count == other.count && s.ttl == other.ttl && bytes.Equal(s.wire, other.wire)
 }
 
 // turned returns the records of an answer, at most limit of them, beginning
@@ -72,6 +86,8 @@ type node struct {
 	occluded bool // lies below a delegation or a DNAME: not an answer, at most glue
 
 	live *live // the service that owns the name; nil: none
+
+	bare *node // where this node is signed, what it was made of
 }
 
 func (n *node) set(typ uint16) *rrset {
@@ -81,4 +97,16 @@ func (n *node) set(typ uint16) *rrset {
 		}
 	}
 	return nil
+}
+
+// any returns the set that stands for all of them, RFC 8482 section 4.1: the
+// addresses where there are some. It is nil where there is none.
+func (n *node) any() (best *rrset) {
+	for i := range n.sets {
+		s := &n.sets[i]
+		if s.typ != typeNSEC && (best == nil || s.typ == typeA || s.typ == typeAAAA && best.typ != typeA) {
+			best = s
+		}
+	}
+	return best
 }

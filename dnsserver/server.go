@@ -119,6 +119,8 @@ func (s *Server) Run(ctx context.Context) error {
 	sockets := &sockets{server: s}
 	notifier := newNotifier(s.log, exchangeNotify)
 	defer notifier.end()
+	look := time.NewTicker(renewEvery)
+	defer look.Stop()
 	for {
 		var retry <-chan time.Time
 		if t := s.table.Load(); t.Generation > 0 {
@@ -136,6 +138,9 @@ func (s *Server) Run(ctx context.Context) error {
 			continue
 		case do := <-s.requests:
 			do(b)
+			continue
+		case <-look.C:
+			b.look(ctx, time.Now())
 			continue
 		case <-ctx.Done():
 		}

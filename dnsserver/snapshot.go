@@ -30,9 +30,11 @@ type snapshot struct {
 // it changes.
 type zone struct {
 	*static
+	nodes  map[name]*node // those of static, signed where the zone is
 	live   map[name]*node // names of services, and empty non-terminals above them
 	serial uint32
 	counts *zoneCounts
+	signed *signed // nil: the zone is not signed
 
 	soa          rrset
 	negative     rrset // the SOA for negative answers, RFC 2308 section 3
@@ -106,7 +108,7 @@ func (s *snapshot) zoneOf(q *query) (*zone, int) {
 // newZone makes the zone of a static part and services, except for its serial.
 // Where reuse has a node for the same answer, that one is taken.
 func newZone(st *static, services map[name]*live, reuse map[name]*node) *zone {
-	z := &zone{static: st, live: make(map[name]*node, len(services))}
+	z := &zone{static: st, nodes: st.nodes, live: make(map[name]*node, len(services))}
 	for owner, l := range services {
 		if old := reuse[owner]; old != nil && old.live == l {
 			z.live[owner] = old

@@ -91,6 +91,7 @@ func loadZone(conf *pool.Zone) (*static, []finding) {
 func hashZone(z *pool.Zone) [sha256.Size]byte {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %v %v\n", z.Name, z.Hostmaster, z.NameServers, z.TTL)
+	fmt.Fprintf(h, "signed %t\n", z.DNSSEC.Folder != "")
 	h.Write([]byte(z.Records))
 	return [sha256.Size]byte(h.Sum(nil))
 }
@@ -123,6 +124,8 @@ func (l *loader) add(r record) {
 		l.soa, l.fileSOA = r, true
 	case r.typ == typeDS && r.owner == l.apex:
 		l.fault(r.line, "DS of %s belongs in the parent zone", l.apex)
+	case r.owner == l.apex && l.conf.DNSSEC.Folder != "" && aboutKeys(r.typ):
+		l.fault(r.line, "%s of %s comes from the keys that the zone is signed with", dns.Type(r.typ), l.apex)
 	case r.typ == typeNS && r.owner.isWildcard():
 		l.fault(r.line, "%s: a wildcard cannot be delegated", r.owner) // RFC 4592 section 4.2
 	case r.typ == typeDNAME && r.owner.isWildcard():
@@ -130,6 +133,10 @@ func (l *loader) add(r record) {
 	default:
 		l.owners[r.owner] = append(l.owners[r.owner], r)
 	}
+}
+
+func aboutKeys(typ uint16) bool {
+	return typ == dns.TypeDNSKEY || typ == dns.TypeCDS || typ == dns.TypeCDNSKEY
 }
 
 func hasType(records []record, typ uint16) bool {

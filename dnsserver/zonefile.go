@@ -34,6 +34,7 @@ type record struct {
 
 // A finding is something wrong with a zone. A warning stops nothing.
 type finding struct {
+	file         string // empty: that of the zone
 	line, column int
 	message      string
 	warning      bool
@@ -336,7 +337,7 @@ func pack(rr dns.RR) (record, error) {
 	case h.Rrtype == 0 || h.Rrtype == typeOPT || 249 <= h.Rrtype && h.Rrtype <= 255:
 		return record{}, fmt.Errorf("%s is a type of questions, not of records", kind)
 	case h.Rrtype == dns.TypeRRSIG || h.Rrtype == dns.TypeNSEC || h.Rrtype == dns.TypeNSEC3 || h.Rrtype == dns.TypeNSEC3PARAM:
-		return record{}, fmt.Errorf("%s belongs to a signed zone, whose answers cannot follow the health of backends: load it unsigned", kind)
+		return record{}, fmt.Errorf("%s belongs to a signed zone, whose answers cannot follow the health of backends: load it unsigned, and sign it here with dnssec", kind)
 	}
 	owner, err := packName(h.Name)
 	if err != nil {

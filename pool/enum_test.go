@@ -39,6 +39,7 @@ func TestEnumerations(t *testing.T) {
 	roundTrip(t, pool.ParseProbeType, "tcp http https tls grpc udp")
 	roundTrip(t, pool.ParseProxyVersion, "off v1 v2")
 	roundTrip(t, pool.ParseKeyAlgorithm, "hmac-sha256 hmac-sha384 hmac-sha512")
+	roundTrip(t, pool.ParseCDS, "publish withdraw off")
 	roundTrip(t, pool.ParsePhase, "serving terminating")
 	roundTrip(t, pool.ParseState, "unknown up down draining forced-up forced-down")
 

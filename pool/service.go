@@ -58,6 +58,7 @@ type Zone struct {
 	File        string // path of an RFC 1035 master file, empty: none
 	Records     string // that file's text as it was when the Set was made
 	Transfer    Transfer
+	DNSSEC      DNSSEC
 }
 
 // A NameServer is one NS record of a zone and, where its name lies inside the
