@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -94,12 +95,13 @@ func newKeyring(apex name, conf *pool.DNSSEC, before *keyring, now time.Time) (*
 
 // judge finds what is wrong between the keys.
 func (r *keyring) judge(folder string, fault func(file, format string, args ...any)) {
+	zone := strings.TrimSuffix(r.apex, ".")
 	switch signing := len(r.signers.keys); {
 	case signing == 0:
-		fault("", "no key of %s in %s is active now: see them with elbow dnssec ds, or make one with elbow dnssec keygen", r.apex, folder)
+		fault("", "no key of %s in %s is active now: see them with elbow dnssec ds, or make one with elbow dnssec keygen", zone, folder)
 		return
 	case signing > maxSigning:
-		fault("", "%d keys of %s in %s are active: at most %d may be, in a change of the algorithm", signing, r.apex, folder, maxSigning)
+		fault("", "%d keys of %s in %s are active: at most %d may be, in a change of the algorithm", signing, zone, folder, maxSigning)
 		return
 	}
 	for _, k := range r.keys {

@@ -452,7 +452,7 @@ func (z *zone) renewals(ctx context.Context, ring *keyring, now time.Time) (map[
 
 // renewAhead is how much of the renewals that are not due yet is done with
 // the first that is, so that the serial does not change for each of them.
-const renewAhead = time.Hour
+const renewAhead = 6 * time.Hour
 
 // A signatureCache keeps signatures of states that may come back: a service
 // that goes down and up again is not signed anew. It belongs to one goroutine,

@@ -5,11 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 
 	"haslohas.com/elbow/dnssec"
@@ -243,3 +245,63 @@ func TestToolsVerifyTheZone(t *testing.T) {
 		})
 	}
 }
+
+// signedText is a response as testdata/signed.txt has it: of signatures what they
+// cover, by whom, and for how many labels.
+func signedText(m *dns.Msg) string {
+	var b strings.Builder
+	for line := range strings.Lines(text(m)) {
+		if fields := strings.Fields(line); len(fields) > 8 && fields[4] == "RRSIG" {
+			line = strings.Join(append(fields[:9], fields[12]), " ") + "\n"
+		}
+		if !strings.Contains(line, "OPT") && !strings.HasPrefix(line, "ar ;") && line != "ar \n" && !strings.HasPrefix(line, ";") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+func TestSignedAnswers(t *testing.T) {
+	cases, err := os.ReadFile("testdata/signed.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHouse(t, nil)
+	h.publish(signedExample(t, dnssec.ECDSAP256))
+	count := 0
+	for block := range strings.SplitSeq(strings.TrimSpace(string(cases)), "\n\n") {
+		var lines []string
+		for line := range strings.SplitSeq(strings.TrimSpace(block), "\n") {
+			if !strings.HasPrefix(line, "#") && line != "" {
+				lines = append(lines, line)
+			}
+		}
+		if len(lines) == 0 {
+			continue
+		}
+		count++
+		ask := strings.TrimPrefix(lines[0], "> ")
+		t.Run(strings.ReplaceAll(ask, " ", "_"), func(t *testing.T) {
+			q := question(t, ask)
+			q.SetEdns0(1232, true)
+			verdict := h.r.read(must(q.Pack()))
+			wire, _ := h.r.answer(nil, h.snapshot.Load(), verdict, conversation{tcp: true})
+			var m dns.Msg
+			if err := m.Unpack(wire); err != nil {
+				t.Fatal(err)
+			}
+			got := serialOfSOA.ReplaceAllString(signedText(&m), "$1 SERIAL")
+			if diff := cmp.Diff(strings.Join(lines[1:], "\n")+"\n", got); diff != "" {
+				t.Errorf("want -, got +\n%s", diff)
+			}
+			if o := m.IsEdns0(); o == nil || !o.Do() {
+				t.Error("DO is not echoed")
+			}
+		})
+	}
+	if count < 20 {
+		t.Errorf("only %d cases were found", count)
+	}
+}
+
+var serialOfSOA = regexp.MustCompile(`(IN SOA \S+ \S+) \d+`)

@@ -69,7 +69,7 @@ same verdict.`,
 	root.AddCommand(
 		inGroup("ask", newStatus(), newWhy(), newDrain(), newUndrain(), newForce(), newUnforce())...,
 	)
-	root.AddCommand(newVersion())
+	root.AddCommand(newDNSSEC(), newVersion())
 	return root
 }
 
