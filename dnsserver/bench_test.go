@@ -3,6 +3,7 @@ package dnsserver
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -140,5 +141,25 @@ func BenchmarkSignZone(b *testing.B) {
 		h := newHouse(b, nil)
 		h.publish(f)
 		b.ReportMetric(float64(h.snapshot.Load().sorted[0].counts.signed.Load()), "signatures/op")
+	}
+}
+
+// BenchmarkSign makes and verifies one signature.
+func BenchmarkSign(b *testing.B) {
+	for _, a := range []dnssec.Algorithm{dnssec.ECDSAP256, dnssec.Ed25519} {
+		b.Run(a.String(), func(b *testing.B) {
+			conf := pool.DNSSEC{Folder: "keys", Keys: []pool.KeyFile{keyFile(b, "example.com", a, nil)}}
+			owner := mustName(b, "example.com")
+			ring, findings := newKeyring(owner, &conf, nil, time.Now())
+			if len(findings) > 0 {
+				b.Fatal(findings)
+			}
+			set := newSet(typeA, 30, []byte{192, 0, 2, 1}, []byte{192, 0, 2, 2})
+			for b.Loop() {
+				if _, err := ring.sign(owner, &set, time.Now()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
