@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -180,41 +181,81 @@ func TestWithoutDO(t *testing.T) {
 	}
 }
 
-// master writes all records of a zone as a master file.
+// master writes all records of a zone, as a transfer has them, as a master file.
 func (h *house) master(t testing.TB, zone string) string {
 	t.Helper()
 	z := h.snapshot.Load().zones[mustName(t, zone)]
 	var b strings.Builder
-	write := func(owner name, s rrset) {
+	write := func(owner name, s *rrset) {
 		rrs, err := s.unpack(owner)
 		if err != nil {
 			t.Fatal(err)
-		}
-		if s.sig != nil {
-			sigs, err := (&rrset{typ: typeRRSIG, count: s.sig.count, wire: s.sig.wire}).unpack(owner)
-			if err != nil {
-				t.Fatal(err)
-			}
-			rrs = append(rrs, sigs...)
 		}
 		for _, rr := range rrs {
 			fmt.Fprintln(&b, strings.Replace(rr.String(), "\tCLASS1\t", "\tIN\t", 1)) // of unknown types; Knot does not know it
 		}
 	}
-	write(z.apex, z.soa)
-	owners := make(map[name]bool)
-	for owner := range z.nodes {
-		owners[owner] = true
-	}
-	for owner := range z.live {
-		owners[owner] = true
-	}
-	for _, owner := range sortedNames(owners) {
-		for _, s := range z.node(owner).sets {
-			write(owner, s)
-		}
+	write(z.apex, &z.soa)
+	for owner, s := range z.each() {
+		write(owner, s)
 	}
 	return b.String()
+}
+
+// TestSignedDifferences: a secondary that applies each difference has the zone as
+// it is, signatures and all.
+func TestSignedDifferences(t *testing.T) {
+	f := signedExample(t, dnssec.ECDSAP256)
+	h := newHouse(t, nil)
+	zone := mustName(t, "example.com")
+	records := func() map[string]int {
+		z := h.snapshot.Load().zones[zone]
+		all := make(map[string]int)
+		for owner, s := range z.each() {
+			for wire := s.records(); len(wire) > 0; {
+				var record []byte
+				record, wire = split(wire)
+				all[string(owner)+string(record)]++
+			}
+		}
+		return all
+	}
+	count := func(all map[string]int, pieces []piece, by int) {
+		for _, p := range pieces {
+			for wire := p.wire; len(wire) > 0; {
+				var record []byte
+				record, wire = split(wire)
+				k := string(p.owner) + string(record)
+				if all[k] += by; all[k] == 0 {
+					delete(all, k)
+				}
+			}
+		}
+	}
+	h.publish(f)
+	for _, change := range []func(){
+		func() { f.down[netip.MustParseAddr("198.51.100.1")] = true },
+		func() { f.down[netip.MustParseAddr("198.51.100.2")] = true },
+		func() { delete(f.down, netip.MustParseAddr("198.51.100.1")) },
+		func() { f.direct("another.example.com", "198.51.100.77") },
+		func() { f.services = f.services[:len(f.services)-1] },
+		func() {
+			z := *f.dns.Zones[1]
+			z.DNSSEC.Keys = append(slices.Clone(z.DNSSEC.Keys), keyFile(t, z.Name, dnssec.ECDSAP256, func(times *dnssec.Times) { times.Activate = time.Time{} }))
+			f.dns.Zones = []*pool.Zone{f.dns.Zones[0], &z}
+		},
+	} {
+		was, have := h.snapshot.Load().zones[zone], records()
+		change()
+		h.publish(f)
+		now := h.snapshot.Load().zones[zone]
+		d := compare(was, now)
+		count(have, d.removed, -1)
+		count(have, d.added, +1)
+		if diff := cmp.Diff(records(), have); now == was || diff != "" {
+			t.Errorf("want -, got +\n%s", diff)
+		}
+	}
 }
 
 // TestToolsVerifyTheZone: others find nothing to say about the whole zone, with
