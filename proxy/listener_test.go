@@ -3,6 +3,7 @@ package proxy
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,9 @@ func TestListenerMoves(t *testing.T) {
 		f.publish(up(after), up(before))
 		expect(t, f.connectTo(address), "after") // at once: the Table is asked for each connection
 		exchange(t, old, "goes on")
+		f.await("the status names the other service", func() bool {
+			return slices.ContainsFunc(f.server.Listeners(), func(l ListenerStatus) bool { return l.Service == "other" })
+		})
 		if f.address("other") != address {
 			t.Error("the listener was opened anew")
 		}
