@@ -22,24 +22,22 @@ const (
 // A pipe carries bytes from socket to socket inside the kernel.
 type pipe struct{ r, w int }
 
-// pipes lends pipes to bulk streams. A stream holds one only while bytes are
-// in it; who gets none copies.
-type pipes struct {
-	mu   sync.Mutex
+// A pipePool lends pipes to bulk streams. A stream holds one only while bytes
+// are in it; who gets none copies.
+type pipePool struct {
 	free []pipe
 	lent int
+	most int // that there may be
 }
 
-func (p *pipes) get() (pipe, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (p *pipePool) take() (pipe, bool) {
 	if n := len(p.free); n > 0 {
 		got := p.free[n-1]
 		p.free = p.free[:n-1]
 		p.lent++
 		return got, true
 	}
-	if p.lent >= maxPipes {
+	if p.lent >= p.most {
 		return pipe{}, false
 	}
 	var fd [2]int
@@ -51,10 +49,8 @@ func (p *pipes) get() (pipe, bool) {
 	return pipe{fd[0], fd[1]}, true
 }
 
-// put takes a pipe back; one that is not empty is closed.
-func (p *pipes) put(got pipe, empty bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// give takes a pipe back; one that is not empty is closed.
+func (p *pipePool) give(got pipe, empty bool) {
 	p.lent--
 	if empty {
 		p.free = append(p.free, got)
@@ -63,12 +59,34 @@ func (p *pipes) put(got pipe, empty bool) {
 	got.close()
 }
 
-func (p *pipes) close() {
+func (p *pipePool) close() {
 	for _, got := range p.free {
 		got.close()
 	}
 	p.free = nil
 }
+
+// pipes is a pool for several goroutines.
+type pipes struct {
+	mu   sync.Mutex
+	pool pipePool
+}
+
+func newPipes() *pipes { return &pipes{pool: pipePool{most: maxPipes}} }
+
+func (p *pipes) get() (pipe, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pool.take()
+}
+
+func (p *pipes) put(got pipe, empty bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pool.give(got, empty)
+}
+
+func (p *pipes) close() { p.pool.close() }
 
 func (p pipe) close() {
 	_ = unix.Close(p.r) // nothing can be done about a pipe that does not close

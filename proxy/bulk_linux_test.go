@@ -21,11 +21,11 @@ func TestBulkIsSpliced(t *testing.T) {
 	f.await("a pipe", func() bool {
 		made.pipes.mu.Lock()
 		defer made.pipes.mu.Unlock()
-		return made.pipes.lent+len(made.pipes.free) > 0
+		return made.pipes.pool.lent+len(made.pipes.pool.free) > 0
 	})
 	f.await("all bytes", func() bool { return f.metric("elbow_proxy_bytes_total", "in") == 16<<20 })
 	made.pipes.mu.Lock()
-	if made.pipes.lent != 0 {
+	if made.pipes.pool.lent != 0 {
 		t.Errorf("a stream that waits holds a pipe")
 	}
 	made.pipes.mu.Unlock()
@@ -35,7 +35,7 @@ func TestBulkIsSpliced(t *testing.T) {
 func TestBulkWithoutPipes(t *testing.T) {
 	f := newFixture(t, func(c *core) (engine, error) {
 		e, err := newNetEngine(c)
-		e.(*netEngine).pipes.lent = maxPipes
+		e.(*netEngine).pipes.pool.lent = maxPipes
 		return e, err
 	})
 	f.serve(up(web(backendServer(t, echo))))

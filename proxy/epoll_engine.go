@@ -19,7 +19,6 @@ type epollEngine struct {
 	core  *core
 	loops []*loop
 	wg    sync.WaitGroup
-	pipes pipes
 
 	// Local ports that the system gives to outgoing connections: only to a
 	// backend with one of these can a socket be connected to itself.
@@ -36,7 +35,7 @@ func newEpollEngine(c *core, loops int) (engine, error) {
 		_, _ = fmt.Sscan(string(text), &e.firstPort, &e.lastPort) // what it does not say stays wide
 	}
 	for i := range loops {
-		l, err := newLoop(e, i)
+		l, err := newLoop(e, i, loops)
 		if err != nil {
 			e.close()
 			return nil, err
@@ -103,7 +102,6 @@ func (e *epollEngine) close() {
 		l.wakeUp()
 	}
 	e.wg.Wait()
-	e.pipes.close()
 }
 
 // openListener opens a listening socket, whose options the accepted ones

@@ -60,6 +60,7 @@ type loop struct {
 	hot   *[bufferSize]byte // what is read into; handed over to a way that cannot write it all
 	large []*[bufferSize]byte
 	small []*[smallBuffer]byte
+	pipes pipePool
 
 	// The mailbox.
 	wake        int // eventfd
@@ -71,12 +72,13 @@ type loop struct {
 	orders      []func() // guarded by mu
 }
 
-func newLoop(e *epollEngine, index int) (l *loop, err error) {
+func newLoop(e *epollEngine, index, loops int) (l *loop, err error) {
 	l = &loop{
 		engine: e, core: e.core, index: index, epoll: -1, wake: -1,
 		fine: wheel{tick: fineTick}, coarse: wheel{tick: coarseTick},
 		alarm: never, acceptAt: never,
-		hot: new([bufferSize]byte),
+		hot:   new([bufferSize]byte),
+		pipes: pipePool{most: max(1, maxPipes/loops)},
 	}
 	defer func() {
 		if err != nil {
@@ -95,6 +97,7 @@ func newLoop(e *epollEngine, index int) (l *loop, err error) {
 }
 
 func (l *loop) close() {
+	l.pipes.close()
 	for _, fd := range []int{l.epoll, l.wake} {
 		if fd >= 0 {
 			sysClose(fd)

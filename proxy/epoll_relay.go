@@ -53,7 +53,7 @@ func (w *way) release(l *loop) {
 func (w *way) drop(l *loop) {
 	w.release(l)
 	if w.inPipe > 0 {
-		l.engine.pipes.put(w.pipe, false)
+		l.pipes.give(w.pipe, false)
 		w.inPipe = 0
 	}
 }
@@ -253,7 +253,7 @@ func (p *pair) flush(d direction) bool {
 // false where the way cannot go on now.
 func (p *pair) splice(d direction) (brought int, ok bool) {
 	w, src, l := &p.ways[d], &p.ends[d], p.loop
-	pipe, ok := l.engine.pipes.get()
+	pipe, ok := l.pipes.take()
 	if !ok {
 		w.full = 0
 		return 0, true
@@ -261,7 +261,7 @@ func (p *pair) splice(d direction) (brought int, ok bool) {
 	// The pipe is empty, so EAGAIN can only mean that there is nothing to read.
 	n, err := splice(src.fd, pipe.w, pipeSize)
 	if n <= 0 || err != nil {
-		l.engine.pipes.put(pipe, true)
+		l.pipes.give(pipe, true)
 		switch {
 		case err == unix.EAGAIN:
 			src.readable, src.exhaust = false, false
@@ -302,7 +302,7 @@ func (p *pair) drain(d direction) bool {
 		w.inPipe -= n
 		p.wrote(d, n)
 	}
-	p.loop.engine.pipes.put(w.pipe, true)
+	p.loop.pipes.give(w.pipe, true)
 	return true
 }
 

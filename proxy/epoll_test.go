@@ -117,20 +117,21 @@ func TestEpollBulkIsSpliced(t *testing.T) {
 	client := f.connect()
 	go io.CopyN(client, zeros{}, 16<<20)
 	f.await("all bytes", func() bool { return f.metric("elbow_proxy_bytes_total", "in") == 16<<20 })
-	made.pipes.mu.Lock()
-	defer made.pipes.mu.Unlock()
-	if len(made.pipes.free) == 0 {
-		t.Error("no pipe was used")
-	}
-	if made.pipes.lent != 0 {
-		t.Error("a stream that waits holds a pipe")
-	}
+	made.loops[0].do(func() {
+		if len(made.loops[0].pipes.free) == 0 {
+			t.Error("no pipe was used")
+		}
+		if made.loops[0].pipes.lent != 0 {
+			t.Error("a stream that waits holds a pipe")
+		}
+	})
 }
 
 func TestEpollBulkWithoutPipes(t *testing.T) {
 	f := newFixture(t, func(c *core) (engine, error) {
 		e, err := newEpollEngine(c, 1)
-		e.(*epollEngine).pipes.lent = maxPipes
+		l := e.(*epollEngine).loops[0]
+		l.do(func() { l.pipes.lent = maxPipes })
 		return e, err
 	})
 	f.serve(up(web(backendServer(t, echo))))

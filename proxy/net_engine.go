@@ -32,7 +32,7 @@ type netEngine struct {
 	turn    atomic.Uint64
 	shards  [registryShards]shard
 	buffers sync.Pool // of *[bufferSize]byte
-	pipes   pipes
+	pipes   *pipes
 }
 
 // A shard is a part of the registry of connections, which sweep needs.
@@ -42,7 +42,7 @@ type shard struct {
 }
 
 func newNetEngine(c *core) (engine, error) {
-	e := &netEngine{core: c}
+	e := &netEngine{core: c, pipes: newPipes()}
 	e.buffers.New = func() any { return new([bufferSize]byte) }
 	return e, nil
 }
