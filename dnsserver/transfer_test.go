@@ -601,7 +601,7 @@ func TestTransfersAreBounded(t *testing.T) {
 // TestTransferEndsWithTheServer: a client that does not read stops no restart.
 func TestTransferEndsWithTheServer(t *testing.T) {
 	f := &fixture{}
-	f.zone(&pool.Zone{Name: "big.example", Records: "@ NS ns.example.net.\n$GENERATE 1-60000 host-$ TXT " + strings.Repeat("x", 200) + "\n"})
+	f.zone(&pool.Zone{Name: "big.example", Records: "@ NS ns.example.net.\n$GENERATE 1-20000 host-$ TXT" + strings.Repeat(" "+strings.Repeat("x", 200), 3) + "\n"})
 	r := start(t, transferable(f), "127.0.0.53:0")
 	c, err := net.Dial("tcp", r.Addrs()[0].String())
 	if err != nil {

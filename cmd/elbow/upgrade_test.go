@@ -292,6 +292,9 @@ func (s *system) get(path string) string {
 	s.t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
 	r, err := client.Get("http://" + s.admin + path)
+	if errors.Is(err, io.EOF) { // the connection of a process that has just ended
+		r, err = client.Get("http://" + s.admin + path)
+	}
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -455,9 +458,13 @@ func (s *system) load() (stop func()) {
 			return err
 		})
 	}
-	return func() {
+	end := sync.OnceFunc(func() {
 		close(done)
 		all.Wait()
+	})
+	s.t.Cleanup(end)
+	return func() {
+		end()
 		s.t.Logf("asked: %v", asked)
 		for what, n := range asked {
 			if n < 10 {
