@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -137,18 +138,31 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) erro
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	// First the listener, so that Serve has returned before Shutdown looks who
-	// is there: it does not see a connection that is just being accepted.
+	var open sync.WaitGroup // connections, whether anything was said on them or not
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			open.Done()
+		}
+	}
 	limited := limit(l, maxConnections)
 	stop := context.AfterFunc(ctx, func() { _ = limited.Close() })
 	err := server.Serve(limited)
 	if stop() { // Serve ended by itself
 		return fmt.Errorf("serving on %s: %w", l.Addr(), errors.Join(err, server.Close()))
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
-	defer cancel()
-	if server.Shutdown(last) != nil {
-		_ = server.Close() // whoever is still there had the time
+	// Not Shutdown: a request that it finds just read, on a connection that was
+	// accepted a moment ago, would be dropped without an answer.
+	server.SetKeepAlivesEnabled(false)
+	answered := make(chan struct{})
+	go func() { open.Wait(); close(answered) }()
+	select {
+	case <-answered:
+	case <-time.After(lastWords):
 	}
+	_ = server.Close() // whoever is still there had the time
+	<-answered
 	return nil
 }
