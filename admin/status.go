@@ -42,7 +42,9 @@ type ServiceStatus struct {
 	Answer      string           `json:"answer"` // proxied or direct
 	Balance     string           `json:"balance"`
 	WhenAllDown string           `json:"when_all_down"`
-	FailOpen    bool             `json:"fail_open"` // no backend is well and all are tried
+	FailOpen    bool             `json:"fail_open"`             // no backend is well and all are tried
+	Priority    int              `json:"priority,omitempty"`    // of the backends that take connections
+	FailedOver  bool             `json:"failed_over,omitempty"` // there are backends of a lower priority, and none of them is well
 	Verdict     Verdict          `json:"verdict"`
 	Names       []NameStatus     `json:"names"` // what each hostname resolves to
 	Backends    []BackendStatus  `json:"backends"`
@@ -75,6 +77,7 @@ type BackendStatus struct {
 	Since       time.Time    `json:"since,omitzero"`
 	Reason      string       `json:"reason"`
 	Weight      int          `json:"weight"`
+	Priority    int          `json:"priority,omitempty"` // 0 is the first
 	Connections int          `json:"connections"`
 	Eligible    bool         `json:"eligible"` // takes new connections
 	Answered    bool         `json:"answered"` // counts for DNS answers
@@ -176,6 +179,8 @@ func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[pool.Port]Li
 		Balance:     p.Balance.String(),
 		WhenAllDown: p.WhenAllDown.String(),
 		FailOpen:    p.Traffic.FailOpen,
+		Priority:    p.Traffic.Priority,
+		FailedOver:  p.FailedOver(),
 		Names:       make([]NameStatus, len(p.Hostnames)),
 		Backends:    make([]BackendStatus, len(p.Backends)),
 	}
@@ -192,6 +197,7 @@ func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[pool.Port]Li
 			Since:       seconds(b.Since),
 			Reason:      b.Reason,
 			Weight:      b.Weight,
+			Priority:    b.Priority,
 			Connections: s.active(p.Name, b.Address),
 			Eligible:    eligible[i],
 			Answered:    answered[i],

@@ -45,14 +45,35 @@ func why(p *pool.Pool, b *pool.Backend, eligible bool) string {
 		return "draining: established connections finish, no new ones"
 	case b.Weight == 0:
 		return "its weight is 0"
+	case p.Standby(b):
+		return standby(p, b)
 	case b.Suspect:
 		return "passed over: a connection to it just failed, the next probe decides"
 	case b.State == pool.Unknown && len(p.Traffic.Index) > 0:
 		return "not probed yet"
-	case b.State == pool.Down && len(p.Traffic.Index) > 0:
+	case b.State == pool.Down && len(p.Traffic.Index) > 0 && !p.Traffic.FailOpen:
 		return "it is down, and others are well"
+	case p.Traffic.FailOpen:
+		return fmt.Sprintf("it is %s, and of a later priority than %d: only those are tried", b.State, p.Traffic.Priority)
 	}
 	return "it is " + b.State.String() + ", and whenAllDown is refuse"
+}
+
+// standby says for whom b stands by.
+func standby(p *pool.Pool, b *pool.Backend) string {
+	up := 0
+	for i := range p.Backends {
+		if o := &p.Backends[i]; o.Priority == p.Traffic.Priority && o.Well() {
+			up++
+		}
+	}
+	switch up {
+	case 0:
+		return fmt.Sprintf("standby, priority %d: those of priority %d are being drained", b.Priority, p.Traffic.Priority)
+	case 1:
+		return fmt.Sprintf("standby, priority %d: 1 of priority %d is up", b.Priority, p.Traffic.Priority)
+	}
+	return fmt.Sprintf("standby, priority %d: %d of priority %d are up", b.Priority, up, p.Traffic.Priority)
 }
 
 // verdict judges a service of which everything else is filled in.
@@ -93,12 +114,16 @@ func verdict(s *ServiceStatus) Verdict {
 		return Verdict{Bad, "no backends"}
 	case unknown == total:
 		return Verdict{Starting, "not probed yet"}
+	case s.FailOpen && slices.ContainsFunc(s.Backends, func(b BackendStatus) bool { return b.Priority != s.Priority }):
+		return Verdict{Bad, fmt.Sprintf("%s, all of priority %d are tried", count, s.Priority)}
 	case s.FailOpen:
 		return Verdict{Bad, count + ", all are tried"}
 	case serving == 0 && s.Answer == pool.Direct.String():
 		return Verdict{Bad, count + ", no address is answered"}
 	case serving == 0:
 		return Verdict{Bad, count + ", refusing"}
+	case s.FailedOver:
+		return Verdict{Warn, fmt.Sprintf("%s, failed over to priority %d", count, s.Priority)}
 	case up < total:
 		return Verdict{Warn, count + ", serving"}
 	case total == 1:

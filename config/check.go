@@ -27,6 +27,7 @@ func (d *decoder) check(c *Config) {
 	zones := d.checkZones(c.DNS.Zones)
 	d.checkServices(c)
 	d.checkHostnames(c, zones)
+	d.checkNaming(c, zones)
 	d.checkListeners(c)
 }
 

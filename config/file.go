@@ -57,6 +57,9 @@ func (d *decoder) config(root *yaml.Node) *Config {
 				{"secretFile", path(&cookieFile)},
 			}.rule()},
 			{"nsid", text(&c.DNS.NSID, "a text", parseNSID)},
+			{"ecs", section{
+				{"trust", list(&c.DNS.TrustECS, maxNetworks, network)},
+			}.rule()},
 		}.rule()},
 		{"services", list(&c.Services, maxServices, service)},
 		{"kubernetes", unavailable()},

@@ -68,6 +68,7 @@ func service(to *Service) rule {
 		{"allow", list(&s.Allow, maxNetworks, network)},
 		{"slowStart", duration(&s.SlowStart, 0, day)},
 		{"match", match(&s.Match)},
+		{"dns", naming(s)},
 	}.rule()
 }
 
@@ -80,6 +81,7 @@ func endpoint(e *pool.Endpoint) rule {
 		{"node", name(&e.Node)},
 		{"zone", name(&e.Zone)},
 		{"weight", number(&e.Weight, 0, 256)},
+		{"priority", number(&e.Priority, 0, 255)},
 	}.rule(), backend(&e.Address)
 	return rule{decode: func(d *decoder, v value) {
 		if v.Kind == yaml.MappingNode {

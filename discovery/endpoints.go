@@ -14,6 +14,9 @@ const maxEndpoints = 100_000
 // maxWeight is the upper bound of pool.Endpoint.Weight.
 const maxWeight = 256
 
+// maxPriority is that of pool.Endpoint.Priority.
+const maxPriority = 255
+
 // normal returns endpoints as a pool.Service wants them: sorted by address and
 // unique. Of two with one address the one that serves is taken: where a new
 // instance follows an old one at the same place, both are seen for a while.
@@ -32,6 +35,9 @@ func normal(endpoints []pool.Endpoint) ([]pool.Endpoint, error) {
 		if e.Weight < 0 || e.Weight > maxWeight {
 			return nil, fmt.Errorf("endpoint %s: weight %d is not in 0 to %d", e.Address, e.Weight, maxWeight)
 		}
+		if e.Priority < 0 || e.Priority > maxPriority {
+			return nil, fmt.Errorf("endpoint %s: priority %d is not in 0 to %d", e.Address, e.Priority, maxPriority)
+		}
 		e.Address = netip.AddrPortFrom(e.Address.Addr().Unmap(), e.Address.Port())
 	}
 	slices.SortStableFunc(out, func(a, b pool.Endpoint) int {
@@ -47,7 +53,7 @@ func sameEndpoints(a, b []pool.Endpoint) bool { return slices.EqualFunc(a, b, sa
 
 func sameEndpoint(a, b pool.Endpoint) bool {
 	return a.Address == b.Address && a.Node == b.Node && slices.Equal(a.Public, b.Public) &&
-		a.Zone == b.Zone && a.Weight == b.Weight && a.Phase == b.Phase
+		a.Zone == b.Zone && a.Weight == b.Weight && a.Priority == b.Priority && a.Phase == b.Phase
 }
 
 // difference counts the addresses that only one of two sorted sets has.

@@ -35,6 +35,7 @@ type savedEndpoint struct {
 	Public      []netip.Addr   `json:"public,omitempty"`
 	Zone        string         `json:"zone,omitempty"`
 	Weight      int            `json:"weight"`
+	Priority    int            `json:"priority,omitempty"`
 	Terminating bool           `json:"terminating,omitempty"`
 }
 
@@ -142,7 +143,7 @@ func (k *keeper) save() {
 func save(s *goodSet) savedSet {
 	saved := savedSet{Updated: s.updated, Endpoints: make([]savedEndpoint, len(s.endpoints))}
 	for i, e := range s.endpoints {
-		saved.Endpoints[i] = savedEndpoint{e.Address, e.Node, e.Public, e.Zone, e.Weight, e.Phase == pool.Terminating}
+		saved.Endpoints[i] = savedEndpoint{e.Address, e.Node, e.Public, e.Zone, e.Weight, e.Priority, e.Phase == pool.Terminating}
 	}
 	return saved
 }
@@ -150,7 +151,7 @@ func save(s *goodSet) savedSet {
 func (s savedSet) restore() []pool.Endpoint {
 	endpoints := make([]pool.Endpoint, len(s.Endpoints))
 	for i, e := range s.Endpoints {
-		endpoints[i] = pool.Endpoint{Address: e.Address, Node: e.Node, Public: e.Public, Zone: e.Zone, Weight: e.Weight}
+		endpoints[i] = pool.Endpoint{Address: e.Address, Node: e.Node, Public: e.Public, Zone: e.Zone, Weight: e.Weight, Priority: e.Priority}
 		if e.Terminating {
 			endpoints[i].Phase = pool.Terminating
 		}

@@ -1,6 +1,9 @@
 package dnsserver
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // maxChain is how many CNAME and DNAME records an answer follows.
 const maxChain = 12
@@ -12,10 +15,11 @@ var anyInstead = newSet(typeHINFO, nsTTL, []byte("\x07RFC8482\x00"))
 // A conversation is how a query came.
 type conversation struct {
 	tcp    bool
-	random uint32 // decides where the addresses of an answer begin
-	slip   bool   // the client is over its rate: only tell it to come by TCP
-	inside bool   // the answer goes to nobody who would keep it
-	room   int    // what is added to the answer behind its end
+	random uint32     // decides where the addresses of an answer begin
+	slip   bool       // the client is over its rate: only tell it to come by TCP
+	inside bool       // the answer goes to nobody who would keep it: whole sets are shown
+	client netip.Addr // who asks; the zero value: not known
+	room   int        // what is added to the answer behind its end
 
 	idle time.Duration // how long the TCP connection may be idle
 }
@@ -37,6 +41,7 @@ type responder struct {
 	zone     *zone
 	random   uint32
 	inside   bool
+	client   netip.Addr
 
 	// The name that is looked up now: the one of the question, or where a chain
 	// has led.
@@ -76,7 +81,10 @@ func (r *responder) answer(dst []byte, s *snapshot, v verdict, c conversation) (
 		}
 	}
 	size -= c.room
-	r.snapshot, r.random, r.inside = s, c.random, c.inside
+	r.snapshot, r.random, r.inside, r.client = s, c.random, c.inside, c.client
+	if r.subnet != nil && !s.trusts(c.client) {
+		r.subnet = nil // as if it were not known here, RFC 7871 section 7.2.1
+	}
 	r.out.nsid, r.out.idle = s.nsid, c.idle
 	r.out.begin(dst, &r.query, size, c.tcp)
 	var (
@@ -216,10 +224,15 @@ func (r *responder) node(n *node) (uint16, bool) {
 
 // emit adds a set of n, which is the node of the current name.
 func (r *responder) emit(section int, n *node, s *rrset) {
-	wire, count := s.turned(r.random, r.limit(n))
+	random := r.random
+	if s.choice != nil {
+		s, random = r.choose(s)
+	}
+	wire, count := s.turned(random, r.limit(n))
 	r.out.records(section, wire, count, r.at)
 	r.signature(section, s, r.at)
-	if s.typ == typeA || s.typ == typeAAAA {
+	switch s.typ {
+	case typeA, typeAAAA, typeHTTPS, typeSVCB:
 		r.mark(n)
 		if n.live != nil && n.live.failOpen.Load() {
 			r.out.why = whyFailOpen
@@ -278,8 +291,8 @@ func (r *responder) mark(n *node) {
 
 // limit is how many addresses of n an answer names.
 func (r *responder) limit(n *node) int {
-	if n.live != nil && r.zone.signed == nil {
-		return maxAnswer
+	if n.live != nil && r.zone.signed == nil && !r.inside {
+		return n.live.limit
 	}
 	return maxMessage // a part of a signed RRset would not verify
 }
@@ -300,13 +313,20 @@ func (r *responder) anything(n *node) {
 // section 3; n is nil where the name does not exist.
 func (r *responder) noData(n *node) {
 	s := &r.zone.negative
+	begin, ttl := len(r.out.buf), s.ttl
 	if n != nil && n.live != nil {
-		s = &r.zone.negativeLive
-		if len(n.live.addresses) == 0 {
+		if n.live.nobody {
 			r.out.why = whyNobody
 		}
+		if n.live.negative == r.zone.liveTTL {
+			s = &r.zone.negativeLive
+		}
+		ttl = min(s.ttl, n.live.negative)
 	}
 	r.set(authoritySection, s, r.place(r.apex))
+	if ttl < s.ttl {
+		r.out.shorten(begin, ttl)
+	}
 	if !r.prove {
 		return
 	}
@@ -373,6 +393,9 @@ func (r *responder) glue(s *rrset, at int, cut []byte) {
 			a := n.set(typ)
 			if a == nil {
 				continue
+			}
+			if a.choice != nil { // RFC 7871 section 7.2.1: never by the client's subnet
+				a = a.choice.pick(a, r.random, -1)
 			}
 			records, count := a.turned(r.random, r.limit(n))
 			if needed {

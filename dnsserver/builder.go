@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -35,13 +34,16 @@ type builder struct {
 func (b *builder) build(ctx context.Context, t *pool.Table) {
 	begun := time.Now()
 	before := b.snapshot.Load()
-	services := servicesOf(t, before)
+	roll := newRoll(t, before)
+	services := roll.services(t.Pools)
 	next := &snapshot{
 		generation: t.Generation,
 		zones:      make(map[name]*zone, len(t.DNS.Zones)),
 		limit:      newLimit(t.DNS.RateLimit),
 		cookies:    b.secrets.jar(b, t.DNS.Cookies, begun),
 		nsid:       t.DNS.NSID,
+		trustECS:   t.DNS.TrustECS,
+		roll:       roll,
 		keys:       before.keys,
 		transfers:  make(map[name]*pool.Transfer, len(t.DNS.Zones)),
 	}
@@ -183,19 +185,24 @@ func (b *builder) zone(ctx context.Context, conf *pool.Zone, st *static, service
 		b.log.Info("zone is served", "zone", zone, "serial", z.serial, "names", z.owners(), "records", st.resources)
 	}
 	if was == nil || was.static != st || !sameOwners(services, was.live) {
-		b.warn(st, sortedNames(services))
+		b.warn(st, services)
 	}
 	return z
 }
 
 // warn tells what the master file and the services have against each other.
-func (b *builder) warn(st *static, hostnames []name) {
-	for _, f := range st.conflicts(hostnames) {
+func (b *builder) warn(st *static, services map[name]*live) {
+	var names []owned
+	for _, owner := range sortedNames(services) {
+		l := services[owner]
+		names = append(names, owned{owner, l.kind, l.types()})
+	}
+	for _, f := range st.conflicts(names) {
 		// The service wins: its name must not go away by an edit elsewhere.
 		b.log.Warn("zone file and service claim one name, the service is answered", "zone", st.conf.Name,
 			"err", f.of(st.conf))
 	}
-	for _, f := range st.missingAddresses(hostnames) {
+	for _, f := range st.missingAddresses(names) {
 		b.log.Warn("zone is odd", "zone", st.conf.Name,
 			"err", f.of(st.conf))
 	}
@@ -213,7 +220,7 @@ func (z *zone) content() string {
 	h.Write(z.hash[:])
 	for _, owner := range sortedNames(z.live) {
 		if l := z.live[owner].live; l != nil {
-			fmt.Fprintf(h, "%q %v %v\n", string(owner), l.addresses, l.ttl)
+			l.describe(h, owner)
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil))

@@ -221,7 +221,7 @@ func FuzzZoneFile(f *testing.F) {
 		fx := &fixture{}
 		fx.zone(&pool.Zone{Name: "example.com", Records: text})
 		fx.direct("web.example.com", "192.0.2.1")
-		CheckZone(fx.dns.Zones[0], []string{"web.example.com"})
+		CheckZone(fx.dns.Zones[0], []pool.OwnName{{Name: "web.example.com"}})
 		h := newHouse(t, nil)
 		h.publish(fx)
 		count := 0

@@ -29,14 +29,15 @@ func (e ZoneError) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
 }
 
-// CheckZone returns what is wrong with z, sorted by line, if services answer
-// for the given hostnames. What is merely odd, such as a record that stands
+// CheckZone returns what is wrong with z, sorted by line, if services
+// answer for the given names. What is merely odd, such as a record that stands
 // there twice, is not among it: the server logs that when it loads the zone.
-func CheckZone(z *pool.Zone, hostnames []string) []ZoneError {
+func CheckZone(z *pool.Zone, names []pool.OwnName) []ZoneError {
 	st, findings := loadZone(z)
 	if st != nil {
-		findings = append(findings, st.conflicts(wireNames(hostnames))...)
-		findings = append(findings, st.missingAddresses(wireNames(hostnames))...)
+		owned := ownersOf(names)
+		findings = append(findings, st.conflicts(owned)...)
+		findings = append(findings, st.missingAddresses(owned)...)
 		_, wrong := newKeyring(st.apex, &z.DNSSEC, nil, time.Now())
 		findings = append(findings, wrong...)
 	}
@@ -58,12 +59,19 @@ func (f finding) of(z *pool.Zone) ZoneError {
 	return e
 }
 
-// wireNames leaves out what is no name: the configuration has reported it.
-func wireNames(hostnames []string) []name {
-	var out []name
-	for _, h := range hostnames {
-		if n, err := parseName(h); err == nil {
-			out = append(out, n)
+// An owned is a name of a service and the types of the records it has there.
+type owned struct {
+	name  name
+	kind  pool.NameKind
+	types []uint16
+}
+
+// ownersOf leaves out what is no name: the configuration has reported it.
+func ownersOf(names []pool.OwnName) []owned {
+	var out []owned
+	for _, n := range names {
+		if owner, err := parseName(n.Name); err == nil {
+			out = append(out, owned{owner, n.Kind, typesOf(n.Kind, n.HTTPS)})
 		}
 	}
 	return out
@@ -170,41 +178,45 @@ func (st *static) cover(owner name) (top name, covering *node) {
 	return top, covering
 }
 
-// conflicts tells which hostnames of services the master file claims too.
-func (st *static) conflicts(hostnames []name) []finding {
+// conflicts tells which names of services the master file claims too.
+func (st *static) conflicts(names []owned) []finding {
 	var out []finding
 	add := func(line int, format string, args ...any) {
 		out = append(out, finding{line: line, column: 1, message: fmt.Sprintf(format, args...)})
 	}
-	for _, h := range hostnames {
-		if !h.below(st.apex) {
+	for _, o := range names {
+		if !o.name.below(st.apex) {
 			continue
 		}
-		if n := st.nodes[h]; n != nil {
+		if n := st.nodes[o.name]; n != nil {
 			for i := range n.sets {
 				switch s := &n.sets[i]; {
-				case s.typ == typeA, s.typ == typeAAAA, s.typ == typeCNAME, s.typ == typeDNAME, s.typ == typeNS && n.cut:
+				case slices.Contains(o.types, s.typ), s.typ == typeCNAME, s.typ == typeDNAME, s.typ == typeNS && n.cut:
 					if s.line == 0 {
-						add(0, "%s is the hostname of a service and a name server of the zone with addresses of its own", h)
+						add(0, "%s is the %s of a service and a name server of the zone with addresses of its own", o.name, o.kind)
 					} else {
-						add(s.line, "%s is the hostname of a service: its %s cannot stand here", h, dns.Type(s.typ))
+						add(s.line, "%s is the %s of a service: its %s cannot stand here", o.name, o.kind, dns.Type(s.typ))
 					}
 				}
 			}
 		}
-		if top, n := st.cover(h); n != nil {
+		if top, n := st.cover(o.name); n != nil {
 			kind, s := "delegation", n.set(typeNS)
 			if !n.cut {
 				kind, s = "DNAME", n.set(typeDNAME)
 			}
-			add(s.line, "%s is the hostname of a service and lies below the %s of %s", h, kind, top)
+			add(s.line, "%s is the %s of a service and lies below the %s of %s", o.name, o.kind, kind, top)
 		}
 	}
 	return out
 }
 
 // missingAddresses tells which name servers inside the zone have no address.
-func (st *static) missingAddresses(hostnames []name) []finding {
+func (st *static) missingAddresses(names []owned) []finding {
+	live := make(map[name]bool)
+	for _, o := range names {
+		live[o.name] = slices.Contains(o.types, typeA)
+	}
 	var out []finding
 	for owner, n := range st.nodes {
 		s := n.set(typeNS)
@@ -212,7 +224,7 @@ func (st *static) missingAddresses(hostnames []name) []finding {
 			continue
 		}
 		for _, target := range s.targets {
-			if !target.below(st.apex) || slices.Contains(hostnames, target) || n.cut && !target.below(owner) {
+			if !target.below(st.apex) || live[target] || n.cut && !target.below(owner) {
 				continue
 			}
 			t := st.nodes[target]

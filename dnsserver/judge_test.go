@@ -97,6 +97,7 @@ var zoneErrors = []struct {
 }
 
 func TestCheckZone(t *testing.T) {
+	names := []pool.OwnName{{Name: "web.example.com"}, {Name: "deep.sub.example.com"}, {Name: "www.example.org"}}
 	for _, c := range zoneErrors {
 		t.Run(c.name, func(t *testing.T) {
 			for n := 0; strings.Contains(c.text, "%\n"); n++ {
@@ -104,7 +105,7 @@ func TestCheckZone(t *testing.T) {
 			}
 			z := &pool.Zone{Name: "example.com", File: "zone.db", Records: c.text, TTL: pool.ZoneTTL{Normal: time.Minute, Negative: time.Second}}
 			var got []string
-			for _, e := range CheckZone(z, []string{"web.example.com", "deep.sub.example.com", "www.example.org"}) {
+			for _, e := range CheckZone(z, names) {
 				got = append(got, e.Error())
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {

@@ -49,12 +49,16 @@ const (
 	typeCNAME = 5
 	typeSOA   = 6
 	typeHINFO = 13
+	typeTXT   = 16
 	typeAAAA  = 28
+	typeSRV   = 33
 	typeDNAME = 39
 	typeOPT   = 41
 	typeDS    = 43
 	typeRRSIG = 46
 	typeNSEC  = 47
+	typeSVCB  = 64
+	typeHTTPS = 65
 	typeTSIG  = 250
 	typeIXFR  = 251
 	typeAXFR  = 252
@@ -109,6 +113,7 @@ type query struct {
 	nsid        bool // asks which server answers, RFC 5001
 
 	subnet []byte // the data of a client subnet option, of the packet; nil: none, RFC 7871
+	scope  uint8  // of the answer, for that option
 	cookie []byte // of the packet, the client's part and what it has of ours; nil: none, RFC 7873
 
 	// What the response says of the cookie, see cookieJar.serve.
@@ -131,7 +136,7 @@ func (q *query) reset() {
 	q.question, q.qtype, q.qclass = nil, 0, 0
 	q.nameLen, q.labels = 0, 0
 	q.edns, q.payload, q.version, q.do, q.zoneVersion, q.keepalive = false, 0, 0, false, false, false
-	q.nsid, q.subnet, q.cookie, q.proven = false, nil, nil, false
+	q.nsid, q.subnet, q.scope, q.cookie, q.proven = false, nil, 0, nil, false
 	q.tsigKey, q.tsig, q.tsigAt = nil, nil, 0
 	q.prohibited = false
 }

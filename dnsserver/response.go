@@ -87,6 +87,14 @@ func (m *response) records(section int, wire []byte, count, owner int) {
 	}
 }
 
+// shorten sets the TTL of the records that begin at a place of buf.
+func (m *response) shorten(at int, ttl uint32) {
+	for at < len(m.buf) {
+		binary.BigEndian.PutUint32(m.buf[at+6:], ttl)
+		at += headerLen + int(binary.BigEndian.Uint16(m.buf[at+10:]))
+	}
+}
+
 // optional is records for what the answer is whole without. It reports whether
 // they fitted.
 func (m *response) optional(section int, wire []byte, count, owner int) bool {
@@ -226,9 +234,10 @@ func (m *response) opt(q *query, rcode uint16, z *zone, zoneLabels int, tcp bool
 		m.option(optionCookie, uint16(len(q.newCookie)))
 		m.buf = append(m.buf, q.newCookie[:]...)
 	}
-	if q.subnet != nil { // RFC 7871 section 7.2.1: it made no difference, which is a scope of 0
+	if q.subnet != nil { // RFC 7871 section 7.2.1: a scope of 0 says that it made no difference
 		m.option(optionSubnet, uint16(len(q.subnet)))
 		m.buf = append(m.buf, q.subnet...)
+		m.buf[len(m.buf)-len(q.subnet)+3] = q.scope
 	}
 	if q.nsid && m.nsid != "" {
 		m.option(optionNSID, uint16(len(m.nsid)))

@@ -5,9 +5,6 @@ import (
 	"encoding/binary"
 )
 
-// maxAnswer is how many addresses of a service one answer names.
-const maxAnswer = 8
-
 // maxSet is how long an RRset may be in wire form to be answered at all.
 const maxSet = maxMessage - 2*minPayload
 
@@ -32,6 +29,8 @@ type rrset struct {
 	line    int    // of the first record in the master file; 0: it has none
 
 	sig *signature // nil: the set is not signed
+
+	choice *choice // what is answered in its place; nil: itself
 }
 
 // newSet makes the set of records with the given data.

@@ -246,7 +246,7 @@ func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, sh
 		}
 		return s.special(r, dst, packet, snap, client, shard, tcp)
 	}
-	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: rand.Uint32(), slip: slip, idle: s.connections.idle()})
+	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: rand.Uint32(), slip: slip, client: client, idle: s.connections.idle()})
 	s.counts.count(shard, tcp, result)
 	return out
 }

@@ -173,8 +173,8 @@ func (g *zoneSigner) node(owner name) *node {
 
 // usable reports whether n may stay as it is.
 func (g *zoneSigner) usable(n *node) bool {
-	for i := range n.sets {
-		if s := &n.sets[i]; signs(n, s.typ) && !s.sig.usable(g.ring.signers, g.now) {
+	for s := range n.every {
+		if signs(n, s.typ) && !s.sig.usable(g.ring.signers, g.now) {
 			return false
 		}
 	}
@@ -212,6 +212,9 @@ func (g *zoneSigner) signNode(owner name, n *node, next name, live bool) *node {
 		if n.live != nil && s.step > 0 && s.count > maxSigned {
 			s.wire, s.count = slices.Concat(s.wire[:maxSigned*s.step], s.wire[:maxSigned*s.step]), maxSigned
 		}
+		if s.choice != nil {
+			s.choice = s.choice.clone()
+		}
 		out.sets = append(out.sets, s)
 	}
 	if n.apex {
@@ -220,8 +223,7 @@ func (g *zoneSigner) signNode(owner name, n *node, next name, live bool) *node {
 	out.sets = append(out.sets, g.nsec(&out, next))
 	slices.SortStableFunc(out.sets, func(a, b rrset) int { return int(a.typ) - int(b.typ) })
 	old := g.node(owner)
-	for i := range out.sets {
-		s := &out.sets[i]
+	for s := range out.every {
 		if !signs(n, s.typ) {
 			continue
 		}
@@ -239,9 +241,7 @@ func (g *zoneSigner) signNode(owner name, n *node, next name, live bool) *node {
 func (g *zoneSigner) take(owner name, s *rrset, old *node, live bool) *signature {
 	var before *signature
 	if old != nil {
-		if o := old.set(s.typ); o != nil && o.sig != nil && o.same(s) {
-			before = o.sig
-		}
+		before = old.signature(s)
 	}
 	// What is soon to be renewed is, if that is done already.
 	if before.fresh(g.ring.signers, g.now) && (len(g.ready) == 0 || before.fresh(g.ring.signers, g.now.Add(renewAhead))) {
@@ -267,7 +267,7 @@ func (g *zoneSigner) take(owner name, s *rrset, old *node, live bool) *signature
 func (g *zoneSigner) nsec(n *node, next name) rrset {
 	ttl := g.zone.negative.ttl
 	if n.live != nil {
-		ttl = g.zone.negativeLive.ttl
+		ttl = min(ttl, n.live.negative)
 	}
 	types := []uint16{typeRRSIG, typeNSEC}
 	if n.apex {
@@ -374,9 +374,9 @@ func (g *zoneSigner) signSOA() error {
 // summarize finds out when the first signature is to be renewed, and so on.
 func (g *zoneSigner) summarize(out *signed) {
 	sum := func(s *span, n *node) {
-		for i := range n.sets {
-			if sig := n.sets[i].sig; sig != nil {
-				s.add(sig)
+		for set := range n.every {
+			if set.sig != nil {
+				s.add(set.sig)
 			}
 		}
 	}
@@ -410,8 +410,7 @@ func (z *zone) verify() error {
 		if nsec == nil || name(nsec.wire[headerLen:][:len(z.signed.chain.next(i))]) != z.signed.chain.next(i) {
 			return fmt.Errorf("the NSEC record of %s is missing or leads to another name than the next", owner)
 		}
-		for j := range n.sets {
-			s := &n.sets[j]
+		for s := range n.every {
 			if signs(n, s.typ) && (s.sig == nil || s.sig.by != z.signed.ring.signers) {
 				return fmt.Errorf("%s of %s is not signed by the keys of the zone", dns.Type(s.typ), owner)
 			}
@@ -430,8 +429,8 @@ func (z *zone) renewals(ctx context.Context, ring *keyring, now time.Time) (map[
 	var jobs []job
 	for _, owner := range z.signed.chain.names {
 		n := z.node(owner)
-		for i := range n.sets {
-			if s := &n.sets[i]; signs(n, s.typ) && !s.sig.fresh(ring.signers, soon) {
+		for s := range n.every {
+			if signs(n, s.typ) && !s.sig.fresh(ring.signers, soon) {
 				jobs = append(jobs, job{owner: owner, set: s})
 			}
 		}

@@ -5,8 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"sync/atomic"
-	"time"
 
 	"haslohas.com/elbow/pool"
 )
@@ -19,8 +17,10 @@ type snapshot struct {
 	sorted     []*zone // by name, as the Table has them
 	maxLabels  int     // of the name of any zone
 	limit      limit
-	cookies    cookieJar // empty: cookies are ignored
-	nsid       string    // empty: nobody is told
+	cookies    cookieJar      // empty: cookies are ignored
+	nsid       string         // empty: nobody is told
+	trustECS   []netip.Prefix // empty: all
+	roll       *roll          // nil: there was no Table
 
 	keys      tsigKeys
 	transfers map[name]*pool.Transfer // of every zone
@@ -41,30 +41,6 @@ type zone struct {
 	negativeLive rrset // the same about a service: it may be back soon
 
 	history history // nil: nobody may copy the zone, or nothing has changed
-}
-
-// A live is what a service has to say about one of its hostnames.
-type live struct {
-	service   string
-	addresses []netip.Addr
-	ttl       time.Duration
-
-	// answered is set once an answer has named the addresses. It is the only
-	// thing a query writes.
-	answered atomic.Bool
-
-	// failOpen says that no backend is up and the addresses are answered all
-	// the same. It is no part of the answer to who does not ask by EDNS, and so
-	// follows the Table where the rest stays.
-	failOpen atomic.Bool
-}
-
-// mark notes that the addresses were handed out. It looks before it writes, so
-// that readers on several processors share the line in their caches.
-func (l *live) mark() {
-	if !l.answered.Load() {
-		l.answered.Store(true)
-	}
 }
 
 // get returns the node of a name, nil if it does not exist.
@@ -128,32 +104,22 @@ func newZone(st *static, services map[name]*live, reuse map[name]*node) *zone {
 	return z
 }
 
-// liveNode makes the node of a hostname: the addresses of the service and
+// liveNode makes the node of a name of a service: what that has there, and
 // whatever else the master file says of the name.
 func liveNode(st *static, owner name, l *live) *node {
 	n := &node{apex: owner == st.apex, live: l}
+	n.sets = l.sets(st.conf.DNSSEC.Folder != "")
+	own := len(n.sets)
 	if old := st.nodes[owner]; old != nil && !old.occluded {
 		for _, s := range old.sets {
 			switch {
-			case s.typ == typeA, s.typ == typeAAAA, s.typ == typeCNAME, s.typ == typeDNAME, old.cut:
+			case s.typ == typeCNAME, s.typ == typeDNAME, old.cut:
+			case l.kind == pool.Hostname && (s.typ == typeA || s.typ == typeAAAA):
+			case slices.ContainsFunc(n.sets[:own], func(mine rrset) bool { return mine.typ == s.typ }):
 			default:
 				n.sets = append(n.sets, s)
 			}
 		}
-	}
-	var v4, v6 [][]byte
-	for _, a := range l.addresses {
-		if a.Is4() {
-			v4 = append(v4, a.AsSlice())
-		} else {
-			v6 = append(v6, a.AsSlice())
-		}
-	}
-	if len(v4) > 0 {
-		n.sets = append(n.sets, newSet(typeA, seconds(l.ttl), v4...))
-	}
-	if len(v6) > 0 {
-		n.sets = append(n.sets, newSet(typeAAAA, seconds(l.ttl), v6...))
 	}
 	slices.SortStableFunc(n.sets, func(a, b rrset) int { return int(a.typ) - int(b.typ) })
 	return n
@@ -190,35 +156,6 @@ func (z *zone) owners() int {
 	return count
 }
 
-// servicesOf returns the services of table by zone and hostname. Where the
-// snapshot before has the very same answer, that one is taken over.
-func servicesOf(table *pool.Table, before *snapshot) map[*pool.Zone]map[name]*live {
-	out := make(map[*pool.Zone]map[name]*live, len(table.DNS.Zones))
-	for _, p := range table.Pools {
-		addresses := unmapped(p.Addresses(table.Host.Addresses))
-		for _, h := range p.Hostnames {
-			z := table.DNS.Zone(h)
-			owner, err := parseName(h)
-			if z == nil || err != nil {
-				continue // the first is allowed, the second not accepted by the configuration
-			}
-			l := &live{service: p.Name, addresses: addresses}
-			if len(addresses) > 0 {
-				l.ttl = p.Lifetime(z.TTL).TTL
-			}
-			if old := before.service(owner); old != nil && old.same(l) {
-				l = old
-			}
-			l.failOpen.Store(len(addresses) > 0 && (p.Names.FailOpen || len(p.Names.Index) == 0))
-			if out[z] == nil {
-				out[z] = make(map[name]*live)
-			}
-			out[z][owner] = l
-		}
-	}
-	return out
-}
-
 // service returns what a service has to say about owner, nil if none has.
 func (s *snapshot) service(owner name) *live {
 	for up := owner; ; up = up.parent() {
@@ -231,11 +168,6 @@ func (s *snapshot) service(owner name) *live {
 			return nil
 		}
 	}
-}
-
-// same reports whether both lead to the same answer.
-func (l *live) same(other *live) bool {
-	return l.service == other.service && l.ttl == other.ttl && slices.Equal(l.addresses, other.addresses)
 }
 
 // unmapped returns addresses in the form of an answer, each once.

@@ -124,7 +124,7 @@ func (s *Server) special(r *responder, dst, packet []byte, snap *snapshot, clien
 		}
 	}
 	base := len(dst)
-	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: randomOf(now), room: sig.room(), idle: s.connections.idle()})
+	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: randomOf(now), client: client, room: sig.room(), idle: s.connections.idle()})
 	s.counts.count(shard, tcp, result)
 	return sig.sign(out, base, now)
 }

@@ -32,6 +32,7 @@ type metrics struct {
 	resets      *prometheus.CounterVec
 	backends    *prometheus.GaugeVec
 	failOpen    *prometheus.GaugeVec
+	priority    *prometheus.GaugeVec
 	generation  prometheus.Gauge
 }
 
@@ -63,13 +64,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			"Backends of a service by state.", "service", "state"),
 		failOpen: gauge("elbow_service_fail_open",
 			"1 while no backend of the service is well and all are tried.", "service"),
+		priority: gauge("elbow_service_priority",
+			"Priority of the backends that take connections; above the lowest of the service it has failed over.", "service"),
 		generation: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "elbow_table_generation",
 			Help: "Generation of the newest table.",
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.up, m.transitions, m.duration, m.probes, m.failures, m.resets, m.backends, m.failOpen, m.generation)
+		r.MustRegister(m.up, m.transitions, m.duration, m.probes, m.failures, m.resets, m.backends, m.failOpen, m.priority, m.generation)
 	}
 	return m
 }
@@ -104,6 +107,7 @@ func (m *metrics) pool(p *pool.Pool) {
 		m.backends.WithLabelValues(p.Name, s.String()).Set(float64(count[s]))
 	}
 	m.failOpen.WithLabelValues(p.Name).Set(number(p.Traffic.FailOpen))
+	m.priority.WithLabelValues(p.Name).Set(float64(p.Traffic.Priority))
 }
 
 func (m *metrics) forgetBackend(k backendKey) {
@@ -125,6 +129,7 @@ func (m *metrics) forgetService(name string) {
 		m.backends.DeleteLabelValues(name, s.String())
 	}
 	m.failOpen.DeleteLabelValues(name)
+	m.priority.DeleteLabelValues(name)
 }
 
 func number(b bool) float64 {

@@ -261,7 +261,7 @@ func (l *loop) resolve(now time.Time) {
 	if l.set == nil {
 		return
 	}
-	steps := flipSteps(l.set.DNS.Zones)
+	steps := flipSteps(l.set)
 	for _, m := range l.members {
 		f, drains, since := l.ordersFor(m, steps, now)
 		if f != m.force {

@@ -66,6 +66,16 @@ func (l *loop) rebuild(sv *service, generation uint64) bool {
 		}
 		m.shown = b
 	}
+	if from, to := priority(before), priority(sv.pool); from != to {
+		what := "service fails over"
+		level := slog.LevelWarn
+		if to == sv.pool.FirstPriority() {
+			what, level = "service is back at its first priority", slog.LevelInfo
+		}
+		if before != nil || level == slog.LevelWarn {
+			l.Log.Log(context.Background(), level, what, "service", sv.spec.Name, "priority", to, "generation", generation)
+		}
+	}
 	if now := serving(sv.pool); now != serving(before) {
 		level := slog.LevelWarn
 		if now == servesWell {
@@ -83,6 +93,17 @@ const (
 	servesAll  = "no backend of the service is well, all are tried"
 	servesNone = "no backend of the service is well, connections are refused"
 )
+
+// priority is that of the backends that serve, or would.
+func priority(p *pool.Pool) int {
+	switch {
+	case p == nil:
+		return 0
+	case len(p.Traffic.Index) == 0:
+		return p.FirstPriority()
+	}
+	return p.Traffic.Priority
+}
 
 func serving(p *pool.Pool) string {
 	switch {
@@ -123,7 +144,7 @@ func (l *loop) backend(m *member) pool.Backend {
 }
 
 func sameBackend(a, b pool.Backend) bool {
-	return a.Address == b.Address && a.Node == b.Node && a.Zone == b.Zone && a.Weight == b.Weight && a.Phase == b.Phase &&
+	return a.Address == b.Address && a.Node == b.Node && a.Zone == b.Zone && a.Weight == b.Weight && a.Priority == b.Priority && a.Phase == b.Phase &&
 		slices.Equal(a.Public, b.Public) &&
 		a.State == b.State && a.Reason == b.Reason && a.Drain == b.Drain && a.Suspect == b.Suspect && a.Flip == b.Flip &&
 		a.Since.Equal(b.Since) && a.RampFrom.Equal(b.RampFrom)
@@ -177,11 +198,16 @@ func (f force) reason() string {
 }
 
 // flipSteps are the times left of an order at which it begins to matter to
-// the TTL of some zone, ascending.
-func flipSteps(zones []*pool.Zone) []time.Duration {
+// the TTL of some name, ascending.
+func flipSteps(set *pool.Set) []time.Duration {
 	var steps []time.Duration
-	for _, z := range zones {
+	for _, z := range set.DNS.Zones {
 		steps = append(steps, z.TTL.Normal)
+	}
+	for _, s := range set.Services {
+		if s.Naming.TTL.Normal > 0 {
+			steps = append(steps, s.Naming.TTL.Normal)
+		}
 	}
 	slices.Sort(steps)
 	return slices.Compact(steps)

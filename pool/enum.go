@@ -20,6 +20,23 @@ func (a Answer) String() string { return answers.name(int(a)) }
 // ParseAnswer is the inverse of String.
 func ParseAnswer(s string) (Answer, error) { return parse[Answer](answers, s) }
 
+// AnswerPolicy says which of several addresses an answer names.
+type AnswerPolicy uint8
+
+const (
+	AnswerAll      AnswerPolicy = iota // all of them, in changing order, as far as the limit goes
+	AnswerWeighted                     // some, drawn in proportion to the weights
+)
+
+var answerPolicies = names{"all", "weighted"}
+
+func (a AnswerPolicy) String() string { return answerPolicies.name(int(a)) }
+
+// ParseAnswerPolicy is the inverse of String.
+func ParseAnswerPolicy(s string) (AnswerPolicy, error) {
+	return parse[AnswerPolicy](answerPolicies, s)
+}
+
 // Balance says how one of several eligible backends is picked.
 type Balance uint8
 

@@ -29,6 +29,10 @@ type DNS struct {
 	Keys      []Key          // that secondaries share with this server
 	Cookies   []CookieSecret // the first makes cookies, all are accepted; none: a host has its own
 	NSID      string         // what clients are told who ask which server answers, RFC 5001; empty: nothing
+
+	// TrustECS are the resolvers that may say for whose subnet they ask, RFC 7871;
+	// empty: all.
+	TrustECS []netip.Prefix
 }
 
 // A CookieSecret is a secret of DNS cookies that several servers of one
@@ -102,6 +106,8 @@ type Service struct {
 	ProxyProtocol ProxyProtocol
 	Allow         []netip.Prefix // clients that may connect; empty: all
 
+	Naming Naming
+
 	Endpoints []Endpoint // sorted by Address, which is unique
 }
 
@@ -139,7 +145,12 @@ type Endpoint struct {
 	Public  []netip.Addr   // where clients reach it by themselves; empty: at Address
 	Zone    string         // the zone of the cloud it lies in; empty: not known
 	Weight  int            // 0 to 256; 0: no new connections
-	Phase   Phase
+
+	// Priority is 0 to 255. Backends serve whose priority is the lowest of any
+	// that is well; the others stand by.
+	Priority int
+
+	Phase Phase
 }
 
 // Reachable returns the addresses at which clients reach e by themselves: the

@@ -8,6 +8,7 @@ import (
 
 	"haslohas.com/elbow/config"
 	"haslohas.com/elbow/dnsserver"
+	"haslohas.com/elbow/pool"
 )
 
 func newCheck() *cobra.Command {
@@ -54,16 +55,9 @@ func loadConfig(path string) (*config.Config, error) {
 		return nil, err
 	}
 	var found []error
+	names := namesByZone(cfg)
 	for _, z := range cfg.DNS.Zones {
-		var hostnames []string
-		for _, s := range cfg.Services {
-			for _, h := range s.Hostnames {
-				if cfg.DNS.Zone(h) == z {
-					hostnames = append(hostnames, h)
-				}
-			}
-		}
-		for _, e := range dnsserver.CheckZone(z, hostnames) {
+		for _, e := range dnsserver.CheckZone(z, names[z]) {
 			found = append(found, e)
 		}
 	}
@@ -71,6 +65,18 @@ func loadConfig(path string) (*config.Config, error) {
 		return nil, errors.Join(found...)
 	}
 	return cfg, nil
+}
+
+// namesByZone returns the names of all services by the zone that they lie in.
+func namesByZone(cfg *config.Config) map[*pool.Zone][]pool.OwnName {
+	in := make(map[*pool.Zone][]pool.OwnName)
+	for _, s := range cfg.Services {
+		for _, n := range s.OwnNames() {
+			z := cfg.DNS.Zone(n.Name)
+			in[z] = append(in[z], n)
+		}
+	}
+	return in
 }
 
 func count(n int, noun string) string {

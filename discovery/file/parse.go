@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	maxTargets = 100_000
-	maxWeight  = 256
+	maxTargets  = 100_000
+	maxWeight   = 256
+	maxPriority = 255
 
 	// maxMarks bounds the characters that can begin a YAML node, about 20 for
 	// each of the targets: a node takes half a kilobyte while the file is read.
@@ -40,6 +41,7 @@ const (
 //   - node: the name of the node
 //   - zone: the zone of the cloud
 //   - weight: 0 to 256, default 1; 0: no new connections
+//   - priority: 0 to 255, default 0; higher ones stand by
 //   - public: the addresses where clients reach the target by themselves,
 //     separated by commas
 //   - phase: serving (default) or terminating
@@ -161,11 +163,12 @@ func (p *parser) target(n *yaml.Node) (netip.AddrPort, error) {
 func (p *parser) labels(n *yaml.Node) (pool.Endpoint, error) {
 	e := pool.Endpoint{Weight: 1}
 	understood := map[string]func(string) error{
-		"node":   func(v string) error { e.Node = v; return nil },
-		"zone":   func(v string) error { e.Zone = v; return nil },
-		"weight": func(v string) (err error) { e.Weight, err = parseWeight(v); return },
-		"public": func(v string) (err error) { e.Public, err = parsePublic(v); return },
-		"phase":  func(v string) (err error) { e.Phase, err = pool.ParsePhase(v); return },
+		"node":     func(v string) error { e.Node = v; return nil },
+		"zone":     func(v string) error { e.Zone = v; return nil },
+		"weight":   func(v string) (err error) { e.Weight, err = parseNumber(v, maxWeight); return },
+		"priority": func(v string) (err error) { e.Priority, err = parseNumber(v, maxPriority); return },
+		"public":   func(v string) (err error) { e.Public, err = parsePublic(v); return },
+		"phase":    func(v string) (err error) { e.Phase, err = pool.ParsePhase(v); return },
 	}
 	fields, err := p.fields(n, "labels", func(key string) bool { return understood[key] != nil })
 	if err != nil {
@@ -208,12 +211,12 @@ func (p *parser) fields(n *yaml.Node, what string, wanted func(string) bool) (ma
 	return fields, nil
 }
 
-func parseWeight(s string) (int, error) {
-	w, err := strconv.Atoi(s)
-	if err != nil || w < 0 || w > maxWeight {
-		return 0, fmt.Errorf("%q is not a number from 0 to %d", s, maxWeight)
+func parseNumber(s string, most int) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > most {
+		return 0, fmt.Errorf("%q is not a number from 0 to %d", s, most)
 	}
-	return w, nil
+	return n, nil
 }
 
 func parsePublic(s string) ([]netip.Addr, error) {
