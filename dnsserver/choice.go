@@ -79,7 +79,7 @@ func (c *choice) add(typ uint16, l *live, addresses []pool.Address, signed, ever
 	}
 	for _, a := range addresses {
 		if typeOf(a.Addr) == typ && len(data) < most {
-			data = append(data, a.AsSlice())
+			data = append(data, a.Addr.AsSlice())
 			weights = append(weights, a.Weight)
 		}
 	}

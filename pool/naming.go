@@ -190,7 +190,7 @@ func addressLabel(a netip.Addr) string {
 
 // An Address is one that a hostname resolves to.
 type Address struct {
-	netip.Addr
+	Addr   netip.Addr
 	Weight int // of all backends that have it
 }
 

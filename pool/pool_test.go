@@ -27,6 +27,10 @@ func backend(n int, words string) pool.Backend {
 		switch key {
 		case "weight":
 			_, err = fmt.Sscan(value, &b.Weight)
+		case "priority":
+			_, err = fmt.Sscan(value, &b.Priority)
+		case "zone":
+			b.Zone = value
 		case "suspect":
 			b.Suspect = true
 		case "leaving-dns":
