@@ -39,6 +39,34 @@ services:
     backends: {static: ["127.0.0.11:BACKEND", "127.0.0.12:BACKEND"]}
     probe: {interval: 100ms, fastInterval: 100ms, downInterval: 100ms, timeout: 100ms, rise: 1, fall: 1}
     whenAllDown: refuse
+  - name: chosen
+    hostnames: [weighted.public.haslohas.com]
+    answer: direct
+    backends: {static: [{address: "127.0.0.11:BACKEND", node: minion1, weight: 3}, {address: "127.0.0.12:BACKEND", node: minion2}]}
+    probe: {interval: 100ms, fastInterval: 100ms, downInterval: 100ms, timeout: 100ms, rise: 1, fall: 1}
+    whenAllDown: refuse
+    dns:
+      policy: weighted
+      srv: [_http._tcp.public.haslohas.com]
+      status: _status.public.haslohas.com
+      ttl: {negative: 2s}
+  - name: mapped
+    hostnames: [mapped.public.haslohas.com]
+    answer: direct
+    backends: {static: [{address: "127.0.0.11:BACKEND", zone: a}, {address: "127.0.0.12:BACKEND", zone: b}]}
+    probe: {interval: 100ms, fastInterval: 100ms, downInterval: 100ms, timeout: 100ms, rise: 1, fall: 1}
+    whenAllDown: refuse
+    dns:
+      clients: [{subnets: [127.0.0.0/8], zones: [b, a]}]
+  - name: spoken
+    hostnames: [spoken.public.haslohas.com]
+    answer: direct
+    backends: {static: ["127.0.0.11:BACKEND", "127.0.0.12:BACKEND"]}
+    probe: {interval: 100ms, fastInterval: 100ms, downInterval: 100ms, timeout: 100ms, rise: 1, fall: 1}
+    whenAllDown: refuse
+    dns:
+      https: {alpn: [h2, http/1.1]}
+      svcb: [{name: _8443._foo.public.haslohas.com, port: 8443}]
 `
 
 const signedRecords = `
@@ -60,6 +88,8 @@ var signedQuestions = []string{
 	"www A", "www TXT", "www AAAA", "alias A", "todirect A", "direct A", "direct AAAA", "direct TXT", "a.wild A", "a.wild TXT", "b.c.wild A",
 	"ent A", "ent TXT", "nx.ent A", "nothing A", "a.b.c A", "zzz A", "x.cwild A", "x.cwild MX", "x.old A", "y.old A", "nx.direct A",
 	"@ SOA", "@ NS", "@ DNSKEY", "@ CDS", "@ CDNSKEY", "@ TXT", "ns1 A", "_tcp SRV", "_x._tcp.www SRV", "sub DS",
+	"weighted A", "weighted AAAA", "mapped A", "mapped TXT", "spoken HTTPS", "spoken A", "spoken SVCB", "_8443._foo SVCB", "_http._tcp SRV",
+	"minion1.weighted A", "minion2.weighted A", "nx.weighted A", "_status TXT", "_status A", "_foo A",
 }
 
 // startSigned runs an elbow with a signed zone and returns its folder of keys.

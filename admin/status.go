@@ -39,7 +39,9 @@ type ServiceStatus struct {
 	Name        string           `json:"name"`
 	Listeners   []ListenerStatus `json:"listeners"`
 	Hostnames   []string         `json:"hostnames"`
-	Answer      string           `json:"answer"` // proxied or direct
+	Answer      string           `json:"answer"`           // proxied or direct
+	Policy      string           `json:"policy,omitempty"` // of the addresses in an answer: weighted; empty: all
+	Limit       int              `json:"limit,omitempty"`  // addresses in an answer, where it is configured
 	Balance     string           `json:"balance"`
 	WhenAllDown string           `json:"when_all_down"`
 	FailOpen    bool             `json:"fail_open"`             // no backend is well and all are tried
@@ -184,6 +186,10 @@ func (s *Server) service(t *pool.Table, p *pool.Pool, listeners map[pool.Port]Li
 		Names:       make([]NameStatus, len(p.Hostnames)),
 		Backends:    make([]BackendStatus, len(p.Backends)),
 	}
+	if p.Naming.Policy != pool.AnswerAll {
+		out.Policy = p.Naming.Policy.String()
+	}
+	out.Limit = p.Naming.Limit
 	for i, h := range p.Hostnames {
 		out.Names[i] = name(t, p, h)
 	}
@@ -259,7 +265,7 @@ func name(t *pool.Table, p *pool.Pool, h string) NameStatus {
 	out.Reason = life.Reason
 	if len(out.Addresses) == 0 {
 		// What is answered then is NODATA, and that is cached for the negative TTL.
-		out.TTL = int(z.TTL.Negative / time.Second)
+		out.TTL = int(p.TTL(z.TTL).Negative / time.Second)
 	}
 	return out
 }

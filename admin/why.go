@@ -102,6 +102,8 @@ func (w *explainer) hostname(h string) {
 		w.out.Summary = h + " is a hostname of service " + p.Name + ", but " + n.Reason
 	case len(n.Addresses) == 0:
 		w.out.Summary = fmt.Sprintf("%s has no address now (NODATA, cached for %ds)", h, n.TTL)
+	case p.Naming.Policy == pool.AnswerWeighted && len(n.Addresses) > p.Naming.MaxAddresses():
+		w.out.Summary = fmt.Sprintf("%s is answered with %d of %s for %ds", h, p.Naming.MaxAddresses(), addressList(n.Addresses), n.TTL)
 	default:
 		w.out.Summary = fmt.Sprintf("%s is answered with %s for %ds", h, addressList(n.Addresses), n.TTL)
 	}
@@ -112,6 +114,7 @@ func (w *explainer) hostname(h string) {
 	}
 	if n.Zone != "" {
 		w.say("the TTL is %ds because %s", n.TTL, n.Reason)
+		w.naming(p, w.t.DNS.Zone(h))
 	}
 	w.verdictOf(&st)
 }
@@ -314,11 +317,15 @@ func (w *explainer) matching(kind string, is func(*pool.Pool, *pool.Backend) boo
 	return true
 }
 
-// name explains a name in a zone that no service has.
+// name explains a name in a zone that is no hostname.
 func (w *explainer) name(domain string) bool {
 	z := w.t.DNS.Zone(domain)
 	if z == nil || !w.answer(domain) {
 		return false
+	}
+	if p, kind := w.owner(domain); p != nil {
+		w.ownName(p, kind, domain, z)
+		return true
 	}
 	a := w.out.Answer
 	w.out.Name, w.out.Kind = domain, "name"

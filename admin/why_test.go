@@ -259,3 +259,68 @@ func TestStatusOfASharedListener(t *testing.T) {
 		t.Errorf("%q is not in\n%s", want, text.String())
 	}
 }
+
+// A service with everything that a dns section can say is explained.
+func TestWhyOfPolicies(t *testing.T) {
+	at := func(address, node, zone string, priority int, state pool.State) pool.Backend {
+		b := backend(netip.MustParseAddrPort(address), node, state, "tcp connect ok")
+		b.Zone, b.Priority, b.Weight = zone, priority, 2
+		return b
+	}
+	p := pool.NewPool(&pool.Service{
+		Name: "site", Hostnames: []string{"site.public.haslohas.com"}, Answer: pool.Direct,
+		Endpoints: []pool.Endpoint{{Address: netip.MustParseAddrPort("10.0.0.1:80"), Node: "a1"}},
+		Naming: pool.Naming{
+			Policy: pool.AnswerWeighted,
+			TTL:    pool.ZoneTTL{Normal: time.Minute},
+			HTTPS:  &pool.Parameters{},
+			SRV:    []pool.ServiceName{{Name: "_http._tcp.public.haslohas.com"}},
+			Status: []string{"_status.public.haslohas.com"},
+			Clients: pool.NewClientMap([]pool.ClientRule{
+				{Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.9.0.0/16")}, Zones: []string{"a", "b"}},
+				{Subnets: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}, Zones: []string{"c", "b"}},
+				{Subnets: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16")}, Zones: []string{"c"}},
+			}),
+		},
+	}, []pool.Backend{
+		at("10.0.0.1:80", "a1", "a", 1, pool.Up), at("10.0.0.2:80", "b1", "b", 1, pool.Up),
+		at("10.0.0.3:80", "c1", "c", 2, pool.Up), at("10.0.0.4:80", "first", "a", 0, pool.Down),
+	})
+	h := server(table(7, p), func(o *Options) {
+		o.Explain = func(name string) (Explanation, bool) {
+			return Explanation{Zone: zone.Name, Name: name, Kind: "service", Generation: 7, Records: []string{"x"}}, true
+		}
+	}).handler(false)
+	for name, want := range map[string][]string{
+		"site.public.haslohas.com": {
+			"site.public.haslohas.com is answered with 1 of 10.0.0.1, 10.0.0.2 for 60s",
+			"an answer names at most 1 address, drawn in proportion to the weights",
+			"the service has TTLs of its own: 1m0s in calm, 5s while a state could flip, 7s where there is no address",
+			"it has failed over to priority 1: none of a lower one is well",
+			"clients in 10.0.0.0/8 and 1 more subnet are answered with zone a: 10.0.0.1",
+			"clients in 10.1.0.0/16 are answered with zone b: 10.0.0.2; nobody is eligible in c",
+			"clients in 10.2.0.0/16 are answered with all addresses: nobody is eligible in c",
+			"the service has other names: _http._tcp.public.haslohas.com (SRV name), _status.public.haslohas.com (status name), a1.site.public.haslohas.com (target name)",
+			"service site: 3 of 4 up, failed over to priority 1, balanced by leastconn",
+		},
+		"10.0.0.3:80": {"in service site it takes no new connections: standby, priority 2: 2 of priority 1 are up"},
+		"10.0.0.4:80": {"in service site it takes no new connections: it is down, and others are well"},
+		"_http._tcp.public.haslohas.com": {
+			"_http._tcp.public.haslohas.com is the SRV name of service site",
+			"the TTL is 1m0s because no state could change soon",
+		},
+		"_status.public.haslohas.com": {"the TTL is 5s, always the degraded one"},
+		"a1.site.public.haslohas.com": {"SRV records of the service lead to it; it has an address while its backend is answered"},
+	} {
+		w := ask(h, "GET", "/api/v1/why?name="+url.QueryEscape(name), "")
+		var got Why
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 200 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		for _, l := range want {
+			if !slices.Contains(got.Lines, l) && got.Summary != l {
+				t.Errorf("%s: no line %q in %q, %q", name, l, got.Summary, got.Lines)
+			}
+		}
+	}
+}

@@ -49,6 +49,8 @@ func TestInvalidEndpointsAreAnError(t *testing.T) {
 		{"port 0", endpoints(80, 0), `endpoint "172.31.8.233:0": not an address and port to connect to`},
 		{"any address", []pool.Endpoint{{Address: netip.MustParseAddrPort("[::]:80")}}, `endpoint "[::]:80": not an address and port to connect to`},
 		{"weight too large", weighted(257), "endpoint 172.31.8.233:81: weight 257 is not in 0 to 256"},
+		{"priority too large", []pool.Endpoint{{Address: netip.MustParseAddrPort("172.31.8.233:81"), Weight: 1, Priority: 256}},
+			"endpoint 172.31.8.233:81: priority 256 is not in 0 to 255"},
 		{"weight negative", weighted(-1), "endpoint 172.31.8.233:81: weight -1 is not in 0 to 256"},
 		{"too many", make([]pool.Endpoint, maxEndpoints+1), "100001 endpoints, the limit is 100000"},
 	}

@@ -429,3 +429,92 @@ func TestManyChoices(t *testing.T) {
 		}
 	}
 }
+
+// everything is policies with names of services beside.
+func everything(t testing.TB) *fixture {
+	t.Helper()
+	f := policies(t, true)
+	f.host = []netip.Addr{netip.MustParseAddr("192.0.2.80")}
+	f.services = append(f.services, ownNames(t)...)
+	return f
+}
+
+// TestEveryChoiceValidates asks for every name of services, and others beside
+// them, as several clients and while backends come and go.
+func TestEveryChoiceValidates(t *testing.T) {
+	f := everything(t)
+	h := newHouse(t, nil)
+	types := append(slices.Clone(askedTypes), dns.TypeSRV, dns.TypeSVCB)
+	asked := 0
+	for _, down := range []string{"", "192.0.2.1 192.0.2.41 10.0.0.1", "192.0.2.31 192.0.2.42 192.0.2.43 192.0.2.21 10.0.0.1 10.0.0.2", ""} {
+		clear(f.down)
+		for a := range strings.FieldsSeq(down) {
+			f.down[netip.MustParseAddr(a)] = true
+		}
+		h.publish(f)
+		v := h.validatorOf(t, "example.com")
+		for _, owner := range h.names("example.com") {
+			for _, typ := range types {
+				for _, client := range []string{"198.51.100.1", "10.1.2.3"} {
+					m := new(dns.Msg).SetQuestion(owner, typ)
+					m.SetEdns0(1232, true)
+					a := h.from(t, m, client)
+					asked++
+					if err := v.judge(a); err != nil {
+						t.Fatalf("%s %s from %s while %q is down: %v\n%v", owner, dns.Type(typ), client, down, err, a)
+					}
+				}
+			}
+		}
+	}
+	if asked < 10000 {
+		t.Errorf("only %d questions were asked", asked)
+	}
+	if strings.Contains(h.log.String(), "level=ERROR") {
+		t.Error(h.log.String())
+	}
+}
+
+func TestToolsVerifyChoices(t *testing.T) {
+	f := everything(t)
+	f.down[netip.MustParseAddr("10.0.0.1")] = true
+	h := newHouse(t, nil)
+	h.publish(f)
+	verifyByTools(t, h)
+}
+
+// Explain shows everything that somebody may be answered.
+func TestExplainChoices(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(policies(t, true))
+	for name, want := range map[string]int{"weighted.example.com": 3, "mapped.example.com": 6, "two.example.com": 5} {
+		e, ok := h.Explain(name)
+		if !ok || e.Kind != KindService || len(e.Records) != want {
+			t.Errorf("%s: %+v, want %d records", name, e, want)
+		}
+	}
+}
+
+func BenchmarkChoice(b *testing.B) {
+	h := newHouse(b, nil)
+	h.publish(policies(b, false))
+	for _, c := range []struct{ name, ask, subnet string }{
+		{"weighted", "weighted.example.com A", ""},
+		{"weighted3", "three.example.com A", ""},
+		{"mapped", "mapped.example.com A", ""},
+		{"mapped+ECS", "mapped.example.com A", "10.1.2.0/24"},
+	} {
+		m := question(b, c.ask)
+		if c.subnet != "" {
+			ecs(m, c.subnet)
+		}
+		packet := must(m.Pack())
+		b.Run(c.name, func(b *testing.B) {
+			out := make([]byte, 0, maxPayload)
+			b.ReportAllocs()
+			for b.Loop() {
+				h.respond(&h.r, out, packet, client, 0, false)
+			}
+		})
+	}
+}

@@ -317,7 +317,7 @@ func (m *claimer) targets() []name {
 			claimed[text] = true
 			m.claim(text, pool.TargetName, func(l *live) {
 				l.addresses, l.limit = serving[text], pool.MaxAnswer
-				if l.nobody = len(l.addresses) == 0; l.nobody {
+				if len(l.addresses) == 0 {
 					l.ttl = 0
 				}
 			})

@@ -15,8 +15,8 @@ const ownerPointer = 0xc000 | headerLen
 // answer: the owner of each is a pointer to the name of the question.
 type rrset struct {
 	typ   uint16
+	ttl   uint32 // beside typ: a million of these are kept
 	count int
-	ttl   uint32
 	wire  []byte
 
 	// step is the length of each record where they all are as long and the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -584,4 +585,40 @@ func TestRealBackend(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+func TestFailover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spec := serviceOf("web", one, two, three)
+		spec.Endpoints[1].Priority, spec.Endpoints[2].Priority = 1, 1
+		h := start(t, newWorld(), Options{}, setOf(spec))
+		defer h.stop()
+		serves := func(priority float64, want ...int) {
+			t.Helper()
+			p := h.table.Load().Service("web")
+			if !slices.Equal(p.Traffic.Index, want) || !slices.Equal(p.Names.Index, want) {
+				t.Errorf("traffic %v, names %v, want %v", p.Traffic.Index, p.Names.Index, want)
+			}
+			h.wantMetric(priority, "elbow_service_priority", "web")
+		}
+		serves(0, 0)
+		h.kill(one)
+		h.becomes(one, pool.Down, 10*time.Second)
+		serves(1, 1, 2)
+		h.kill(two)
+		h.kill(three)
+		h.becomes(three, pool.Down, 10*time.Second)
+		h.becomes(two, pool.Down, 10*time.Second)
+		serves(0, 0) // as in calm
+		h.wantMetric(1, "elbow_service_fail_open", "web")
+		h.revive(two)
+		h.becomes(two, pool.Up, 10*time.Second)
+		serves(1, 1)
+		h.revive(one)
+		h.becomes(one, pool.Up, 20*time.Second)
+		serves(0, 0)
+		if over, back := h.out.count(failsOver), h.out.count(failsBack); over != 2 || back != 1 {
+			t.Errorf("%d and %d lines, want 2 and 1", over, back)
+		}
+	})
 }

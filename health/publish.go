@@ -66,14 +66,12 @@ func (l *loop) rebuild(sv *service, generation uint64) bool {
 		}
 		m.shown = b
 	}
-	if from, to := priority(before), priority(sv.pool); from != to {
-		what := "service fails over"
-		level := slog.LevelWarn
-		if to == sv.pool.FirstPriority() {
-			what, level = "service is back at its first priority", slog.LevelInfo
-		}
-		if before != nil || level == slog.LevelWarn {
-			l.Log.Log(context.Background(), level, what, "service", sv.spec.Name, "priority", to, "generation", generation)
+	if p, over := sv.pool, before != nil && before.FailedOver(); serving(p) == servesWell {
+		switch to := p.Traffic.Priority; {
+		case p.FailedOver() && (!over || to != before.Traffic.Priority):
+			l.Log.Warn(failsOver, "service", sv.spec.Name, "priority", to, "generation", generation)
+		case over && !p.FailedOver():
+			l.Log.Info(failsBack, "service", sv.spec.Name, "priority", to, "generation", generation)
 		}
 	}
 	if now := serving(sv.pool); now != serving(before) {
@@ -92,18 +90,9 @@ const (
 	servesWell = "service is served by backends that are well"
 	servesAll  = "no backend of the service is well, all are tried"
 	servesNone = "no backend of the service is well, connections are refused"
+	failsOver  = "service fails over: no backend of a lower priority is well"
+	failsBack  = "service is back at its first priority"
 )
-
-// priority is that of the backends that serve, or would.
-func priority(p *pool.Pool) int {
-	switch {
-	case p == nil:
-		return 0
-	case len(p.Traffic.Index) == 0:
-		return p.FirstPriority()
-	}
-	return p.Traffic.Priority
-}
 
 func serving(p *pool.Pool) string {
 	switch {

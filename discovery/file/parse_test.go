@@ -42,6 +42,8 @@ func TestParse(t *testing.T) {
 			[]pool.Endpoint{at("172.31.8.233:80"), at("172.31.8.18:80"), at("[2001:db8::7]:80")}},
 		{"every label that is understood", "- targets: [172.31.8.233:80]\n  labels:\n    node: minion1\n    zone: eu-central-1a\n    weight: 3\n" +
 			"    public: 3.120.1.1, 2001:db8::1\n    phase: terminating\n", []pool.Endpoint{full}},
+		{"priority", `[{"targets":["172.31.8.233:80"],"labels":{"priority":"7"}}]`,
+			[]pool.Endpoint{{Address: netip.MustParseAddrPort("172.31.8.233:80"), Weight: 1, Priority: 7}}},
 		{"weight 0 takes no new connections", `[{"targets":["172.31.8.233:80"],"labels":{"weight":"0"}}]`, []pool.Endpoint{idle}},
 		{"empty labels are none", `[{"targets":["172.31.8.233:80"],"labels":{"weight":"","public":"","phase":"","node":null}}]`,
 			[]pool.Endpoint{at("172.31.8.233:80")}},
@@ -87,6 +89,7 @@ func TestParseErrors(t *testing.T) {
 		{"any address", `[{"targets":["0.0.0.0:80"]}]`, `web.json:1: target "0.0.0.0:80": want an IP address and a port`},
 		{"twice", "- targets: [172.31.8.233:80]\n- targets: ['[::ffff:172.31.8.233]:80']\n", `web.json:2: target "[::ffff:172.31.8.233]:80" stands already in line 1`},
 		{"weight", "- targets: []\n  labels:\n    weight: 257\n", `web.json:3: label weight: "257" is not a number from 0 to 256`},
+		{"priority", "- targets: []\n  labels:\n    priority: 256\n", `web.json:3: label priority: "256" is not a number from 0 to 255`},
 		{"weight is a list", "- targets: []\n  labels: {weight: [1]}\n", "web.json:2: label weight: want a text, not a list"},
 		{"weight twice", "- targets: []\n  labels: {weight: 1, weight: 2}\n", "web.json:2: weight stands here twice"},
 		{"public", "- targets: []\n  labels: {public: '3.120.1.1,minion1'}\n", `web.json:2: label public: "minion1" is not an IP address`},
