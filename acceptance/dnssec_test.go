@@ -199,8 +199,8 @@ func TestUnbound(t *testing.T) {
 			}
 		}
 	}
-	addresses := func() (out []netip.Addr) {
-		r, err := resolve("direct A")
+	addresses := func(name string) (out []netip.Addr) {
+		r, err := resolve(name + " A")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -218,19 +218,30 @@ func TestUnbound(t *testing.T) {
 			t.Fatal(err)
 		}
 		round()
-		elbowtest.Eventually(t, 10*time.Second, "both addresses are resolved", func() bool { return len(addresses()) == 2 })
+		elbowtest.Eventually(t, 10*time.Second, "both addresses are resolved", func() bool { return len(addresses("direct")) == 2 })
+		elbowtest.Eventually(t, 10*time.Second, "the resolver is answered with the zone that is near", func() bool {
+			near := addresses("mapped")
+			return len(near) == 1 && near[0].String() == "127.0.0.12"
+		})
+		if one := addresses("weighted"); len(one) != 1 {
+			t.Fatalf("the weighted name has the addresses %v", one)
+		}
 		flapping.Close()
 		round()
-		elbowtest.Eventually(t, 10*time.Second, "one address is resolved", func() bool { return len(addresses()) == 1 })
+		elbowtest.Eventually(t, 10*time.Second, "the next zone is answered", func() bool {
+			near := addresses("mapped")
+			return len(near) == 1 && near[0].String() == "127.0.0.11"
+		})
+		elbowtest.Eventually(t, 10*time.Second, "one address is resolved", func() bool { return len(addresses("direct")) == 1 })
 	}
 	// The last one too: the name exists without an address, and has one again.
 	steady.Close()
-	elbowtest.Eventually(t, 10*time.Second, "no address is resolved", func() bool { return len(addresses()) == 0 })
+	elbowtest.Eventually(t, 10*time.Second, "no address is resolved", func() bool { return len(addresses("direct")) == 0 })
 	round()
 	if steady, err = net.Listen("tcp", "127.0.0.11:"+backend); err != nil {
 		t.Fatal(err)
 	}
-	elbowtest.Eventually(t, 10*time.Second, "an address is resolved again", func() bool { return len(addresses()) == 1 })
+	elbowtest.Eventually(t, 10*time.Second, "an address is resolved again", func() bool { return len(addresses("direct")) == 1 })
 
 	roll(round, func() map[string]bool {
 		tags := make(map[string]bool)
