@@ -206,6 +206,12 @@ func (d *decoder) checkPolicy(s *Service, at string) {
 // beside what the zones of its hostnames have.
 func (d *decoder) checkOwnTTL(s *pool.Service, at string, all zones) {
 	own := s.Naming.TTL
+	for _, h := range s.Hostnames {
+		if z := all.around(h); z != nil && z.File == "" && own.Negative > z.TTL.Negative && !d.bad(at+".negative") {
+			d.fail(at+".negative", "%s is longer than that of the zone %s, %s, above which its SOA lets nobody go (RFC 2308)", short(own.Negative), z.Name, short(z.TTL.Negative))
+			break
+		}
+	}
 	if own.Degraded == 0 || d.bad(at+".normal") || d.bad(at+".degraded") {
 		return
 	}
