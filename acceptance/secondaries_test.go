@@ -146,6 +146,7 @@ services:
     answer: direct
     backends: {static: [`+strings.Join(static, ", ")+`]}
     probe: {type: tcp, interval: 100ms, timeout: 100ms, fastInterval: 50ms, downInterval: 100ms, rise: 1, fall: 1}
+    dns: {https: {alpn: [h2]}, srv: [_http._tcp.public.haslohas.com], svcb: [_8443._foo.public.haslohas.com], status: _status.public.haslohas.com}
 `)
 	_, dnsPort, err := net.SplitHostPort(e.dns)
 	if err != nil {
@@ -309,8 +310,8 @@ func sameAnswers(t *testing.T, elbow string, followers []*follower) (asked int) 
 		begun := serialAt(elbow)
 		var wrong []string
 		for _, below := range []string{"", "web.", "deep.er.", "er.", "www.", "x.wild.", "wild.", "a.b.c.", "b.c.", "mail.", "deleg.", "x.deleg.", "ns.deleg.",
-			"ns1.", "svc.", "odd.", "none.", "none.web."} {
-			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeCNAME, dns.TypeTXT, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeHTTPS, 65300} {
+			"ns1.", "svc.", "odd.", "none.", "none.web.", "_http._tcp.", "_tcp.", "_8443._foo.", "_status.", "ip-127-0-0-14.web."} {
+			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeCNAME, dns.TypeTXT, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSRV, 65300} {
 				want, err := lookUp(elbow, below+xfrZone, qtype)
 				if err != nil {
 					t.Fatal(err)

@@ -1,10 +1,13 @@
 package discovery
 
 import (
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"testing"
 	"time"
+
+	"haslohas.com/elbow/pool"
 )
 
 func TestLastGoodSetsOutliveARestart(t *testing.T) {
@@ -98,4 +101,22 @@ func TestSavedNonsenseIsNotUsed(t *testing.T) {
 		w.wantSets("web:")
 		w.wantLogged(1, "a last good set of endpoints is not used")
 	})
+}
+
+func TestSavedSetIsWhole(t *testing.T) {
+	e := pool.Endpoint{
+		Address: netip.MustParseAddrPort("172.31.8.233:80"), Node: "minion1", Public: []netip.Addr{netip.MustParseAddr("3.120.1.1")},
+		Zone: "eu-central-1a", Weight: 3, Priority: 2, Phase: pool.Terminating,
+	}
+	text, err := json.Marshal(save(&goodSet{endpoints: []pool.Endpoint{e}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s savedSet
+	if err := json.Unmarshal(text, &s); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.restore(); len(got) != 1 || !sameEndpoint(got[0], e) {
+		t.Errorf("got %+v, want %+v", got, e)
+	}
 }

@@ -71,22 +71,25 @@ func typeOf(a netip.Addr) uint16 {
 
 // add adds a view of those of the addresses that are of that type.
 func (c *choice) add(typ uint16, l *live, addresses []pool.Address, signed, everybody bool) {
+	// A set that is not signed is cut to the limit when it is answered.
+	whole := l.naming.Policy == pool.AnswerAll && (!signed || l.naming.Limit == 0)
+	most := maxDrawn
+	switch {
+	case signed:
+		most = maxSigned
+	case whole:
+		most = len(addresses)
+	}
 	var data [][]byte
 	var weights []int
-	most := maxDrawn
-	if signed {
-		most = maxSigned
-	}
 	for _, a := range addresses {
 		if typeOf(a.Addr) == typ && len(data) < most {
 			data = append(data, a.Addr.AsSlice())
 			weights = append(weights, a.Weight)
 		}
 	}
-	// A set that is not signed is cut to the limit when it is answered.
-	cut := l.naming.Policy == pool.AnswerAll && (!signed || l.naming.Limit == 0)
 	limit := l.limit
-	if cut {
+	if whole {
 		limit = len(data)
 	}
 	if l.naming.Policy == pool.AnswerAll {

@@ -245,3 +245,24 @@ func TestRollKeepsWhatIsTheSame(t *testing.T) {
 		t.Error("another address of this host was not seen")
 	}
 }
+
+// Endpoints are not known when the configuration is checked: where a target would
+// have the name of another service, that one keeps it. A service that was
+// refused its hostnames claims nothing.
+func TestTargetsGiveWay(t *testing.T) {
+	f := namedFixture(t)
+	other := f.direct("minion1.web.example.com", "192.0.2.99")
+	other.Name = "zzz" // the last, and still before a target
+	bare := *f.services[0]
+	bare.Name, bare.Hostnames = "bare", nil
+	f.services = append(f.services, &bare)
+	h := newHouse(t, nil)
+	h.publish(f)
+	a := h.exchange(t, question(t, "minion1.web.example.com A"))
+	if len(a.Answer) != 1 || a.Answer[0].(*dns.A).A.String() != "192.0.2.99" {
+		t.Errorf("got %v", a)
+	}
+	if claims := h.snapshot.Load().roll.pools[h.table.Load().Service("bare")]; len(claims) != 0 {
+		t.Errorf("%d claims without a hostname", len(claims))
+	}
+}
