@@ -70,8 +70,15 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 
 // Why explains a hostname, service, listener, backend, node or zone. A name
 // that nothing is known about is an [APIError] with code 404.
-func (c *Client) Why(ctx context.Context, name string) (Why, error) {
-	return call[Why](ctx, c, http.MethodGet, "why?name="+url.QueryEscape(name), nil)
+//
+// Client is an address or subnet that asks for the name; empty: nobody in
+// particular.
+func (c *Client) Why(ctx context.Context, name, client string) (Why, error) {
+	query := "why?name=" + url.QueryEscape(name)
+	if client != "" {
+		query += "&client=" + url.QueryEscape(client)
+	}
+	return call[Why](ctx, c, http.MethodGet, query, nil)
 }
 
 // A Warning is the error of a command that is in force although something went

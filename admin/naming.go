@@ -29,7 +29,11 @@ func (w *explainer) naming(p *pool.Pool, z *pool.Zone) {
 	if p.FailedOver() {
 		w.say("it has failed over to priority %d: none of a lower one is well", p.Traffic.Priority)
 	}
-	w.clients(p)
+	if w.client.IsValid() {
+		w.oneClient(p)
+	} else {
+		w.clients(p)
+	}
 	if n.HTTPS != nil {
 		w.say("each hostname has an HTTPS record")
 	}
@@ -62,12 +66,6 @@ func (w *explainer) clients(p *pool.Pool) {
 	if m == nil {
 		return
 	}
-	views := make(map[string][]netip.Addr)
-	for _, v := range p.Views() {
-		for _, a := range v.Addresses {
-			views[v.Zone] = append(views[v.Zone], a.Addr)
-		}
-	}
 	for i, r := range m.Rules() {
 		if i == fewRules {
 			w.say("and %s for clients", number(len(m.Rules())-fewRules, "more rule"))
@@ -77,18 +75,76 @@ func (w *explainer) clients(p *pool.Pool) {
 		if more := len(r.Subnets) - 1; more > 0 {
 			who += fmt.Sprintf(" and %s", number(more, "more subnet"))
 		}
-		nearest := slices.IndexFunc(r.Zones, func(zone string) bool { return len(views[zone]) > 0 })
-		switch zones := strings.Join(r.Zones, ", "); nearest {
-		case -1:
-			w.say("clients in %s are answered with all addresses: nobody is eligible in %s", who, zones)
-		case 0:
-			w.say("clients in %s are answered with zone %s: %s", who, r.Zones[0], addressList(views[r.Zones[0]]))
-		default:
-			w.say("clients in %s are answered with zone %s: %s; nobody is eligible in %s", who, r.Zones[nearest],
-				addressList(views[r.Zones[nearest]]), strings.Join(r.Zones[:nearest], ", "))
-		}
+		w.say("clients in %s are answered with %s", who, viewed(p, r))
 	}
 	w.say("all other clients are answered with all addresses; a subnet that a resolver tells counts as the client (dns.ecs)")
+}
+
+// oneClient says what w.client is answered.
+func (w *explainer) oneClient(p *pool.Pool) {
+	m := p.Naming.Clients
+	if m == nil {
+		w.say("a client in %s is answered as everybody: the service has no dns.clients", w.client)
+		return
+	}
+	rule, scope := m.Find(w.client.Addr(), w.client.Bits())
+	if rule < 0 {
+		w.say("a client in %s is answered with all addresses: no rule is for it (scope /%d)", w.client, scope)
+	} else {
+		w.say("a client in %s is answered with %s (rule %d, scope /%d)", w.client, viewed(p, m.Rules()[rule]), rule+1, scope)
+	}
+	if scope > w.client.Bits() {
+		w.say("parts of %s may be answered otherwise", w.client)
+	}
+}
+
+// parseClient reads an address or subnet; empty: the zero value.
+func parseClient(s string) (netip.Prefix, error) {
+	if s == "" {
+		return netip.Prefix{}, nil
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		a = a.Unmap().WithZone("")
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, fmt.Errorf("client: %.64q is neither an IP address nor a subnet like 10.1.0.0/16", s)
+	}
+	return p.Masked(), nil
+}
+
+// viewed says what the clients of a rule are answered with. Where the service
+// has addresses of both families, each goes its own way.
+func viewed(p *pool.Pool, r pool.ClientRule) string {
+	var v4, v6 bool
+	for _, a := range p.Addresses(nil) {
+		v4, v6 = v4 || a.Unmap().Is4(), v6 || !a.Unmap().Is4()
+	}
+	views := p.Views()
+	of := func(is func(netip.Addr) bool) string {
+		for i, zone := range r.Zones {
+			var near []netip.Addr
+			for _, a := range views[slices.IndexFunc(views, func(v pool.View) bool { return v.Zone == zone })].Addresses {
+				if is(a.Addr) {
+					near = append(near, a.Addr)
+				}
+			}
+			if len(near) == 0 {
+				continue
+			}
+			out := fmt.Sprintf("zone %s: %s", zone, addressList(near))
+			if i > 0 {
+				out += "; nobody is eligible in " + strings.Join(r.Zones[:i], ", ")
+			}
+			return out
+		}
+		return "all addresses: nobody is eligible in " + strings.Join(r.Zones, ", ")
+	}
+	if v4 && v6 {
+		return "by IPv4 " + of(netip.Addr.Is4) + ", by IPv6 " + of(netip.Addr.Is6)
+	}
+	return of(netip.Addr.IsValid)
 }
 
 // owner returns the service that a name belongs to as something else than its

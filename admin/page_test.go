@@ -200,7 +200,7 @@ func TestText(t *testing.T) {
 		for file, name := range map[string]string{
 			"why-hostname.txt": "web.public.haslohas.com", "why-node.txt": "minion1", "why-unknown.txt": "wbe.public.haslohas.com",
 		} {
-			why, ok := s.why(s.opts.Table.Load(), name)
+			why, ok := s.why(s.opts.Table.Load(), name, netip.Prefix{})
 			if !ok {
 				t.Fatalf("no why for %s", name)
 			}
@@ -223,7 +223,7 @@ func TestTextIsHarmless(t *testing.T) {
 	if err := WriteStatus(&out, s.status(), TextOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	why, _ := s.why(s.opts.Table.Load(), minion1.String())
+	why, _ := s.why(s.opts.Table.Load(), minion1.String(), netip.Prefix{})
 	if err := WriteWhy(&out, why, TextOptions{}); err != nil {
 		t.Fatal(err)
 	}

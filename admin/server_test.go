@@ -315,11 +315,11 @@ func TestClientCommands(t *testing.T) {
 	if _, err = c.Force(ctx, "minion1", true, -1); err == nil || !strings.Contains(err.Error(), "for: ") {
 		t.Errorf("a time in the past: %v", err)
 	}
-	why, err := c.Why(ctx, "web.public.haslohas.com")
+	why, err := c.Why(ctx, "web.public.haslohas.com", "")
 	if err != nil || why.Kind != "hostname" || why.Answer == nil {
 		t.Errorf("why: %+v %v", why, err)
 	}
-	if _, err = c.Why(ctx, "a&name=b"); err == nil || !strings.Contains(err.Error(), `"a&name=b" is no hostname`) {
+	if _, err = c.Why(ctx, "a&name=b", ""); err == nil || !strings.Contains(err.Error(), `"a&name=b" is no hostname`) {
 		t.Errorf("a name with an ampersand: %v", err)
 	}
 }

@@ -42,8 +42,13 @@ func (s *Server) serveWhy(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, err)
 		return
 	}
+	client, err := parseClient(r.URL.Query().Get("client"))
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err)
+		return
+	}
 	t := s.opts.Table.Load()
-	out, ok := s.why(t, name)
+	out, ok := s.why(t, name, client)
 	if !ok {
 		writeJSON(w, http.StatusNotFound, failure{
 			Error: fmt.Sprintf("%q is no hostname, service, listener, backend, node or zone of this elbow, nor a name in one of its zones", name),
@@ -56,8 +61,8 @@ func (s *Server) serveWhy(w http.ResponseWriter, r *http.Request) {
 
 // why finds what name means, in this order: hostname, service, listener,
 // backend, node, zone and any other name in a zone.
-func (s *Server) why(t *pool.Table, name string) (Why, bool) {
-	w := &explainer{s: s, t: t, listeners: s.listeners()}
+func (s *Server) why(t *pool.Table, name string, client netip.Prefix) (Why, bool) {
+	w := &explainer{s: s, t: t, client: client, listeners: s.listeners()}
 	w.out = Why{Name: name, Generation: t.Generation, Time: seconds(time.Now()), Lines: []string{}}
 	domain := strings.TrimSuffix(strings.ToLower(name), ".")
 	service, address, qualified := strings.Cut(name, "/")
@@ -80,6 +85,7 @@ func (s *Server) why(t *pool.Table, name string) (Why, bool) {
 type explainer struct {
 	s         *Server
 	t         *pool.Table
+	client    netip.Prefix // who asks; the zero value: nobody in particular
 	listeners map[pool.Port]Listener
 	out       Why
 }

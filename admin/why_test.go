@@ -66,6 +66,7 @@ func TestWhyOfNothing(t *testing.T) {
 		"?name=":                            {400, "name: it is missing"},
 		"?name=" + strings.Repeat("x", 600): {400, "at most 512"},
 		"?name=www.example.com":             {404, "no hostname, service"},
+		"?name=web&client=10.0.0.0%2F33":    {400, `client: \"10.0.0.0/33\" is neither an IP address nor a subnet`},
 		"?name=minion3":                     {404, `"minion1"`},
 		"?name=webb":                        {404, `"web"`},
 		"?name=172.31.8.233%3A81":           {404, `"172.31.8.233:80"`},
@@ -80,7 +81,7 @@ func TestWhyOfNothing(t *testing.T) {
 }
 
 func TestWhySaysThatDNSLagsBehind(t *testing.T) {
-	out, ok := server(degraded(9), nil).why(degraded(9), "web.public.haslohas.com")
+	out, ok := server(degraded(9), nil).why(degraded(9), "web.public.haslohas.com", netip.Prefix{})
 	if !ok || !slices.Contains(out.Lines, "DNS answers from generation 7, the newest is 9") {
 		t.Errorf("%v %q", ok, out.Lines)
 	}
@@ -202,7 +203,7 @@ func TestWhySharedListener(t *testing.T) {
 	}}, []pool.Backend{backend(minion2, "minion2", pool.Up, "tcp connect ok")})
 	rest := web(backend(minion2, "minion2", pool.Up, "tcp connect ok"))
 
-	got, ok := server(nil, nil).why(table(3, blog, shop, rest), "54.93.167.95:80")
+	got, ok := server(nil, nil).why(table(3, blog, shop, rest), "54.93.167.95:80", netip.Prefix{})
 	want := []string{
 		"54.93.167.95:80 is open as 0.0.0.0:80, on every address of this host",
 		"service blog takes sni 1.example, sni 2.example, sni 3.example, sni 4.example, sni 5.example, sni 6.example, sni 7.example, sni 8.example, …",
@@ -219,12 +220,12 @@ func TestWhySharedListener(t *testing.T) {
 		t.Errorf("%s, with %d backends", got.Summary, len(got.Backends))
 	}
 
-	got, _ = server(nil, nil).why(table(3, blog, shop), "0.0.0.0:80")
+	got, _ = server(nil, nil).why(table(3, blog, shop), "0.0.0.0:80", netip.Prefix{})
 	if last := got.Lines[len(got.Lines)-1]; last != "what no service matches is refused" {
 		t.Errorf("without a default: %s", last)
 	}
 
-	got, _ = server(nil, nil).why(table(3, shop, rest), "shop")
+	got, _ = server(nil, nil).why(table(3, shop, rest), "shop", netip.Prefix{})
 	want = []string{
 		"0.0.0.0:80 is shared with web",
 		"0.0.0.0:80 has 12 connections",
@@ -303,6 +304,9 @@ func TestWhyOfPolicies(t *testing.T) {
 			"the service has other names: _http._tcp.public.haslohas.com (SRV name), _status.public.haslohas.com (status name), a1.site.public.haslohas.com (target name)",
 			"service site: 3 of 4 up, failed over to priority 1, balanced by leastconn",
 		},
+		"site.public.haslohas.com&client=10.1.2.3":      {"a client in 10.1.2.3/32 is answered with zone b: 10.0.0.2; nobody is eligible in c (rule 2, scope /16)"},
+		"site.public.haslohas.com&client=10.0.0.0/8":    {"a client in 10.0.0.0/8 is answered with zone a: 10.0.0.1 (rule 1, scope /16)", "parts of 10.0.0.0/8 may be answered otherwise"},
+		"site.public.haslohas.com&client=2001:db8::/32": {"a client in 2001:db8::/32 is answered with all addresses: no rule is for it (scope /0)"},
 		"10.0.0.3:80": {"in service site it takes no new connections: standby, priority 2: 2 of priority 1 are up"},
 		"10.0.0.4:80": {"in service site it takes no new connections: it is down, and others are well"},
 		"_http._tcp.public.haslohas.com": {
@@ -312,7 +316,7 @@ func TestWhyOfPolicies(t *testing.T) {
 		"_status.public.haslohas.com": {"the TTL is 5s, always the degraded one"},
 		"a1.site.public.haslohas.com": {"SRV records of the service lead to it; it has an address while its backend is answered"},
 	} {
-		w := ask(h, "GET", "/api/v1/why?name="+url.QueryEscape(name), "")
+		w := ask(h, "GET", "/api/v1/why?name="+name, "")
 		var got Why
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 200 {
 			t.Fatalf("%d %s", w.Code, w.Body)
