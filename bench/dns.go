@@ -25,20 +25,23 @@ const (
 	flapsPerSecond = 10
 	flappingName   = "A, 100,000 names, flapping"
 	pacedName      = "A, paced"
+	flappingSuffix = ", 100,000 names, flapping"
 )
 
 func nameWorkloads() []workload {
 	const many = 10_000 // questions: more than any cache of whole packets holds is not the point here
-	small := hosts(smallZone, smallNames, smallNames, false)
-	large := hosts(largeZone, largeNames, largeNames, false)
+	small := hosts(smallZone, smallNames, smallNames, 0)
+	large := hosts(largeZone, largeNames, largeNames, 0)
 	return []workload{
-		{"A", "µs", micro, flood(small), false},
-		{"A, DO=1", "µs", micro, flood(hosts(smallZone, smallNames, smallNames, true)), false},
-		{"NXDOMAIN", "µs", micro, flood(strangers(many)), false},
-		{"A, 100,000 names", "µs", micro, flood(large), false},
-		{flappingName, "µs", micro, flood(large), false},
-		{"A by TCP", "µs", micro, streams(small), false},
-		{"A by TCP, new connection", "µs", micro, oneEach(small), false},
+		{"A", "µs", micro, flood(small), 0},
+		{"A, DO=1", "µs", micro, flood(hosts(smallZone, smallNames, smallNames, withEDNS)), 0},
+		{"A, DO=1, signed", "µs", micro, flood(hosts(signedZone, smallNames, smallNames, withSignature)), signed},
+		{"NXDOMAIN", "µs", micro, flood(strangers(smallZone, many, 0)), 0},
+		{"NXDOMAIN, DO=1, signed", "µs", micro, flood(strangers(signedZone, many, withSignature)), signed},
+		{"A, 100,000 names", "µs", micro, flood(large), 0},
+		{flappingName, "µs", micro, flood(large), 0},
+		{"A by TCP", "µs", micro, streams(small), 0},
+		{"A by TCP, new connection", "µs", micro, oneEach(small), 0},
 	}
 }
 
@@ -96,11 +99,17 @@ func measureNames(ctx context.Context, s settings, w io.Writer) error {
 	}
 	r := newResults("dns", servers)
 	running := make([]*process, len(servers))
+	signedText := zoneText(signedZone, smallNames)
 	for i := range servers {
-		if running[i], err = servers[i].startNames(ctx, proxyCPU); err != nil {
+		if running[i], err = servers[i].startNames(ctx, proxyCPU, signedText); err != nil {
 			return err
 		}
 		defer running[i].stop()
+		if i == 0 { // elbow has signed it
+			if signedText, err = transferZone(running[0].addr, signedZone); err != nil {
+				return err
+			}
+		}
 	}
 	for _, load := range nameWorkloads() {
 		if !s.wants(load.name) {
@@ -114,6 +123,9 @@ func measureNames(ctx context.Context, s settings, w io.Writer) error {
 		for round := range s.rounds {
 			for i := range servers {
 				n := (i + round) % len(servers) // nobody is always the first
+				if !servers[n].can(load.only) {
+					continue
+				}
 				if err := measure(s, load, &servers[n], running[n], r); err != nil {
 					return fmt.Errorf("%s: %s: %w", servers[n].name, load.name, errors.Join(err, stop()))
 				}
@@ -124,7 +136,7 @@ func measureNames(ctx context.Context, s settings, w io.Writer) error {
 		}
 	}
 	if s.wants(pacedName) {
-		if err := measurePaced(s, servers, running, r, w); err != nil {
+		if err := measurePaced(ctx, s, servers, running, r, w); err != nil {
 			return err
 		}
 	}
@@ -132,18 +144,16 @@ func measureNames(ctx context.Context, s settings, w io.Writer) error {
 }
 
 // measurePaced asks at a tenth and at half of the rate of the slowest server, at
-// even times, and takes CPU time and latency.
-func measurePaced(s settings, servers []peer, running []*process, r *results, w io.Writer) error {
+// even times, and takes CPU time and latency; at half of it also while a service
+// flaps.
+func measurePaced(ctx context.Context, s settings, servers []peer, running []*process, r *results, w io.Writer) error {
 	rates := r.medians("A" + rateSuffix)
 	if len(rates) == 0 {
 		fmt.Fprintln(w, "no latency: it needs the rate of A")
 		return nil
 	}
 	slowest := slices.Min(slices.Collect(maps.Values(rates)))
-	questions := hosts(smallZone, smallNames, smallNames, false)
-	for _, load := range []float64{0.1, 0.5} {
-		rate := float64(int(slowest * load))
-		name := fmt.Sprintf("%s at %.0f a second", pacedName, rate)
+	rounds := func(name string, rate float64, questions []question) error {
 		fmt.Fprintf(w, "%s: %d rounds\n", name, s.rounds)
 		for round := range s.rounds {
 			for i := range servers {
@@ -153,8 +163,18 @@ func measurePaced(s settings, servers []peer, running []*process, r *results, w 
 				}
 			}
 		}
+		return nil
 	}
-	return nil
+	for _, load := range []float64{0.1, 0.5} {
+		rate := float64(int(slowest * load))
+		if err := rounds(fmt.Sprintf("%s at %.0f a second", pacedName, rate), rate, hosts(smallZone, smallNames, smallNames, 0)); err != nil {
+			return err
+		}
+	}
+	rate := float64(int(slowest / 2))
+	stop := flap(ctx, running[0])
+	err := rounds(fmt.Sprintf("%s at %.0f a second%s", pacedName, rate, flappingSuffix), rate, hosts(largeZone, largeNames, largeNames, 0))
+	return errors.Join(err, stop())
 }
 
 func pace(s settings, name string, rate float64, questions []question, p *peer, proc *process, r *results) error {

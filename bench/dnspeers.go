@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 var (
@@ -35,11 +37,13 @@ func findNameServers(elbow, self string) (found []peer, missing []string) {
 		args:    []string{"run", "--config", "CONFIG", "--shutdown-timeout", "0s"},
 		env:     []string{"GOMAXPROCS=1"},
 		version: []string{"version"},
+		has:     signed,
+		keygen:  true,
 	}}
 	for _, p := range []peer{
-		{name: "knot", binary: "knotd", file: "knot.conf", config: knotConfig, args: []string{"-c", "CONFIG"}, version: []string{"--version"}},
-		{name: "nsd", binary: "nsd", file: "nsd.conf", config: nsdConfig, args: []string{"-d", "-c", "CONFIG"}, version: []string{"-v"}},
-		{name: "gdnsd", binary: "gdnsd", file: "config", config: gdnsdConfig, args: []string{"-c", "DIR", "start"}, version: nil},
+		{name: "knot", binary: "knotd", file: "knot.conf", config: knotConfig, args: []string{"-c", "CONFIG"}, version: []string{"--version"}, has: signed},
+		{name: "nsd", binary: "nsd", file: "nsd.conf", config: nsdConfig, args: []string{"-d", "-c", "CONFIG"}, version: []string{"-v"}, has: signed},
+		{name: "gdnsd", binary: "gdnsd", file: "config", config: gdnsdConfig, args: []string{"-c", "DIR", "start"}, version: []string{"version"}},
 	} {
 		path, err := lookServer(p.binary)
 		if err != nil {
@@ -64,8 +68,9 @@ func lookServer(name string) (string, error) {
 }
 
 // startNames runs a name server on a free port and a processor with the zones
-// and waits until it answers for both.
-func (p *peer) startNames(ctx context.Context, cpu int) (*process, error) {
+// and waits until it answers for all. The text of the signed zone is for those
+// that have it: what elbow signs for itself, and its signed state for the others.
+func (p *peer) startNames(ctx context.Context, cpu int, signedText string) (*process, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("looking for a free port: %w", err)
@@ -80,6 +85,11 @@ func (p *peer) startNames(ctx context.Context, cpu int) (*process, error) {
 	config := filepath.Join(dir, p.file)
 	replace := strings.NewReplacer("CONFIG", config, "LISTEN", addr, "ADDRESS", host, "PORT", port, "DIR", dir)
 	files := map[string]string{"zones/" + smallZone: zoneText(smallZone, smallNames), "zones/" + largeZone: zoneText(largeZone, largeNames)}
+	questions := append(hosts(smallZone, smallNames, 1, 0), hosts(largeZone, largeNames, 1, 0)...)
+	if p.can(signed) {
+		files["zones/"+signedZone] = signedText
+		questions = append(questions, hosts(signedZone, smallNames, 1, withSignature)...)
+	}
 	if p.config != "" {
 		files[p.file] = replace.Replace(p.config)
 	}
@@ -94,6 +104,13 @@ func (p *peer) startNames(ctx context.Context, cpu int) (*process, error) {
 			return nil, fmt.Errorf("writing the configuration of %s: %w", p.name, err)
 		}
 	}
+	if p.keygen {
+		keygen := exec.CommandContext(ctx, p.binary, "dnssec", "keygen", "--zone", signedZone, "--dir", filepath.Join(dir, "keys"))
+		if out, err := keygen.CombinedOutput(); err != nil {
+			proc.stop()
+			return nil, fmt.Errorf("making a key: %w\n%s", err, out)
+		}
+	}
 	args := make([]string, len(p.args))
 	for i, a := range p.args {
 		args[i] = replace.Replace(a)
@@ -106,7 +123,6 @@ func (p *peer) startNames(ctx context.Context, cpu int) (*process, error) {
 		proc.stop()
 		return nil, fmt.Errorf("starting %s: %w", p.name, err)
 	}
-	questions := append(hosts(smallZone, smallNames, 1, false), hosts(largeZone, largeNames, 1, false)...)
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if _, err = flood(questions)(addr, time.Millisecond); err == nil {
 			err = bindFamily(proc.cmd.Process.Pid, cpu)
@@ -119,4 +135,25 @@ func (p *peer) startNames(ctx context.Context, cpu int) (*process, error) {
 			return nil, fmt.Errorf("%s does not answer: %w\n%s", p.name, err, said.Bytes())
 		}
 	}
+}
+
+// transferZone returns the text of a zone as a server has it.
+func transferZone(addr, zone string) (string, error) {
+	answers, err := new(dns.Transfer).In(new(dns.Msg).SetAxfr(dns.Fqdn(zone)), addr)
+	if err != nil {
+		return "", fmt.Errorf("transferring %s: %w", zone, err)
+	}
+	var b strings.Builder
+	for a := range answers {
+		if a.Error != nil {
+			return "", fmt.Errorf("transferring %s: %w", zone, a.Error)
+		}
+		for _, rr := range a.RR {
+			if rr.Header().Rrtype == dns.TypeSOA && b.Len() > 0 {
+				continue // the end is the beginning
+			}
+			fmt.Fprintln(&b, rr)
+		}
+	}
+	return b.String(), nil
 }

@@ -16,6 +16,16 @@ const (
 	smallNames = 1_000
 	largeZone  = "large.example"
 	largeNames = 100_000
+
+	signedZone = "signed.example" // of smallNames, with signatures by one ECDSA P-256 key
+)
+
+// A form is how a question is asked, and so what its answer is made of.
+type form uint8
+
+const (
+	withEDNS      form = 1 << iota // 1232 octets and DO
+	withSignature                  // the zone is signed: the answer holds that or proves
 )
 
 // zoneText is a zone with names host0, host1, ... in the form of a master file.
@@ -37,11 +47,11 @@ type question struct {
 	end     int     // of the question section in packet
 	address [4]byte // of the one A record
 	exists  bool    // else the answer is NXDOMAIN with an SOA
+	signed  bool
 }
 
-// newQuestion makes the query for the A records of a name; with edns it says
-// DO and takes 1232 octets.
-func newQuestion(name string, edns bool) question {
+// newQuestion makes the query for the A records of a name.
+func newQuestion(name string, f form) question {
 	p := make([]byte, 12, 64)
 	p[5] = 1 // a question
 	for label := range strings.SplitSeq(name, ".") {
@@ -50,29 +60,29 @@ func newQuestion(name string, edns bool) question {
 	}
 	p = append(p, 0, 0, 1, 0, 1)
 	end := len(p)
-	if edns {
+	if f != 0 {
 		p[11] = 1
 		p = append(p, 0, 0, 41, 1232>>8, 1232&0xff, 0, 0, 0x80, 0, 0, 0)
 	}
-	return question{packet: p, end: end}
+	return question{packet: p, end: end, signed: f&withSignature != 0}
 }
 
 // hosts asks for count names of a zone, spread over all of it.
-func hosts(zone string, names, count int, edns bool) []question {
+func hosts(zone string, names, count int, f form) []question {
 	all := make([]question, count)
 	for i := range all {
 		n := i * 7919 % names // a prime: neighbours in time are none in the zone
-		all[i] = newQuestion(fmt.Sprintf("host%d.%s", n, zone), edns)
+		all[i] = newQuestion(fmt.Sprintf("host%d.%s", n, zone), f)
 		all[i].address, all[i].exists = hostAddress(n), true
 	}
 	return all
 }
 
-// strangers asks for names that do not exist.
-func strangers(count int) []question {
+// strangers asks for names of a zone that do not exist.
+func strangers(zone string, count int, f form) []question {
 	all := make([]question, count)
 	for i := range all {
-		all[i] = newQuestion(fmt.Sprintf("nobody%d.%s", i, smallZone), false)
+		all[i] = newQuestion(fmt.Sprintf("nobody%d.%s", i, zone), f)
 	}
 	return all
 }
@@ -88,13 +98,17 @@ func (q *question) verify(id uint16, r []byte) error {
 		return errors.New("a response is about another question")
 	}
 	rcode, answers, authority := r[3]&0xf, binary.BigEndian.Uint16(r[6:]), binary.BigEndian.Uint16(r[8:])
+	one, denial := uint16(1), uint16(1) // records of an answer, and of one that there is none
+	if q.signed {
+		one, denial = 2, 6 // the SOA, NSEC for the name and for the wildcard, and a signature of each
+	}
 	if !q.exists {
-		if rcode != 3 || answers != 0 || authority != 1 {
+		if rcode != 3 || answers != 0 || authority != denial {
 			return fmt.Errorf("a name that does not exist: rcode %d with %d answers and %d records of authority", rcode, answers, authority)
 		}
 		return nil
 	}
-	if rcode != 0 || answers != 1 {
+	if rcode != 0 || answers != one {
 		return fmt.Errorf("a name that exists: rcode %d with %d answers", rcode, answers)
 	}
 	owner := 2 // a pointer to the name of the question, or

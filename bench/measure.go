@@ -33,8 +33,16 @@ type workload struct {
 	unit string // what the figures are in
 	per  float64
 	load loadFunc
-	bulk bool
+	only trait
 }
+
+// A trait is what not every server has and some workloads need.
+type trait uint8
+
+const (
+	bulk   trait = 1 << iota // carries large messages
+	signed                   // has the signed zone
+)
 
 const (
 	micro = 1e6 // microseconds a second
@@ -43,12 +51,12 @@ const (
 
 func workloads() []workload {
 	return []workload{
-		{"new connection", "µs", micro, newConnections(8), false},
-		{"request, 1 connection", "µs", micro, requests(1), false},
-		{"request, 50 connections", "µs", micro, requests(50), false},
-		{"request, 500 connections", "µs", micro, requests(500), false},
-		{"gigabyte, 1 stream", "ms", milli, gigabytes(1), true},
-		{"gigabyte, 8 streams", "ms", milli, gigabytes(8), true},
+		{"new connection", "µs", micro, newConnections(8), 0},
+		{"request, 1 connection", "µs", micro, requests(1), 0},
+		{"request, 50 connections", "µs", micro, requests(50), 0},
+		{"request, 500 connections", "µs", micro, requests(500), 0},
+		{"gigabyte, 1 stream", "ms", milli, gigabytes(1), bulk},
+		{"gigabyte, 8 streams", "ms", milli, gigabytes(8), bulk},
 	}
 }
 
@@ -117,7 +125,7 @@ func measureProxies(ctx context.Context, s settings, w io.Writer) error {
 		for round := range s.rounds {
 			for i := range peers {
 				n := (i + round) % len(peers) // nobody is always the first
-				if load.bulk && peers[n].small {
+				if !peers[n].can(load.only) {
 					continue
 				}
 				if err := measure(s, load, &peers[n], running[n], r); err != nil {

@@ -27,8 +27,12 @@ type peer struct {
 	file    string // the name of the configuration
 	config  string // its text with LISTEN, BACKEND, DIR and MODULE; file empty: there is none
 	version []string
-	small   bool // it carries small messages only
+	has     trait
+	keygen  bool // it makes a key for the signed zone and signs it
 }
+
+// can reports whether the peer has what a workload needs.
+func (p *peer) can(t trait) bool { return p.has&t == t }
 
 var (
 	//go:embed peers/elbow.yaml
@@ -64,13 +68,12 @@ func findPeers(elbow string) (found []peer, missing []string) {
 			missing = append(missing, p.name)
 			continue
 		}
-		p.binary = path
+		p.binary, p.has = path, bulk
 		found = append(found, p)
 	}
 	found = append(found, peer{
 		name: "bare", binary: "/proc/self/exe", args: []string{"bare", "LISTEN", "BACKEND"},
-		env:   []string{"GOMAXPROCS=2"}, // its one thread waits in a system call
-		small: true,
+		env: []string{"GOMAXPROCS=2"}, // its one thread waits in a system call
 	})
 	return found, missing
 }
@@ -82,6 +85,7 @@ func elbowPeer(binary, engine string, processors int) peer {
 		args:    []string{"run", "--config", "CONFIG", "--engine", engine, "--shutdown-timeout", "0s"},
 		env:     []string{fmt.Sprintf("GOMAXPROCS=%d", processors)},
 		version: []string{"version"},
+		has:     bulk,
 	}
 }
 
