@@ -107,13 +107,18 @@ func (b *batch) receive() syscall.Errno {
 func (b *batch) query(i int) ([]byte, netip.AddrPort) {
 	h := &b.in[i]
 	packet := b.queries[i][:min(h.size, maxQuery)]
-	name := &b.from[i]
+	return packet, senderOf(&b.from[i])
+}
+
+// senderOf reads a socket address of IPv6 or IPv4. An IPv4 address is never in
+// IPv6 form.
+func senderOf(name *unix.RawSockaddrInet6) netip.AddrPort {
 	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:]) // at the same place for both
 	if name.Family == unix.AF_INET {
 		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
-		return packet, netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port)
+		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), port)
 	}
-	return packet, netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), port)
+	return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), port)
 }
 
 // response is where the next response goes.

@@ -25,7 +25,7 @@ func (s *Server) Sockets(visit func(network, address string, fd int)) {
 	defer s.mu.Unlock()
 	for addr, state := range s.listeners {
 		if l := state.listener; l != nil {
-			visitSocket(l.tcp, func(fd int) { visit("tcp", addr.String(), fd) })
+			l.tcp.visit(func(fd int) { visit("tcp", addr.String(), fd) })
 			for _, c := range l.udp {
 				c.visit(func(fd int) { visit("udp", addr.String(), fd) })
 			}

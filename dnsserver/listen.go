@@ -39,7 +39,7 @@ const (
 type listener struct {
 	addr  netip.AddrPort // as in the Table
 	bound netip.AddrPort
-	tcp   *net.TCPListener
+	tcp   tcpSocket
 	udp   []udpSocket
 
 	reading sync.WaitGroup // the goroutines that read from udp
@@ -148,7 +148,7 @@ func (s *Server) listen(ctx context.Context, addr netip.AddrPort) (*listener, er
 	var err error
 	for range tries {
 		var l *listener
-		if l, err = listenOnce(ctx, addr, from, s.sockets); err == nil {
+		if l, err = listenOnce(ctx, addr, from, s.sockets, s.loops); err == nil {
 			return l, nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
@@ -160,24 +160,26 @@ func (s *Server) listen(ctx context.Context, addr netip.AddrPort) (*listener, er
 
 // listenOnce opens TCP first: UDP sockets share their port even with another
 // process, TCP shows that somebody is there. It takes what there is in from.
-func listenOnce(ctx context.Context, addr netip.AddrPort, from *adopted, sockets int) (*listener, error) {
+func listenOnce(ctx context.Context, addr netip.AddrPort, from *adopted, sockets, loops int) (*listener, error) {
 	// An IPv6 address stands for IPv6 alone, so that 0.0.0.0 and [::] go together.
 	family := "6"
 	if addr.Addr().Is4() || addr.Addr().Is4In6() {
 		family = "4"
 	}
 	l := &listener{addr: addr, closed: make(chan struct{})}
-	if l.tcp = from.takeTCP(); l.tcp == nil {
+	tcp := from.takeTCP()
+	if tcp == nil {
 		// Idle connections end before the system would ask whether they live.
 		config := net.ListenConfig{KeepAlive: -1}
 		config.SetMultipathTCP(false) // an exchange of two packets has one path
-		tcp, err := config.Listen(ctx, "tcp"+family, addr.String())
+		opened, err := config.Listen(ctx, "tcp"+family, addr.String())
 		if err != nil {
 			return nil, fmt.Errorf("listening: %w", err)
 		}
-		l.tcp = tcp.(*net.TCPListener)
+		tcp = opened.(*net.TCPListener)
 	}
-	l.bound = netip.AddrPortFrom(addr.Addr(), uint16(l.tcp.Addr().(*net.TCPAddr).Port))
+	l.bound = netip.AddrPortFrom(addr.Addr(), uint16(tcp.Addr().(*net.TCPAddr).Port))
+	l.addTCP(tcp, loops)
 	for _, c := range from.takeUDP() {
 		l.addUDP(c)
 	}
@@ -193,6 +195,16 @@ func listenOnce(ctx context.Context, addr netip.AddrPort, from *adopted, sockets
 	return l, nil
 }
 
+// addTCP serves c in some loops; 0: with a goroutine for each connection.
+func (l *listener) addTCP(c *net.TCPListener, loops int) {
+	l.tcp = netSocket{c}
+	if loops > 0 {
+		if b, ok := detachTCP(c, loops); ok {
+			l.tcp = b
+		}
+	}
+}
+
 func (l *listener) addUDP(c *net.UDPConn) {
 	_ = c.SetReadBuffer(udpBuffer) // less is no reason not to serve
 	if b, ok := detach(c, l.addr.Addr().IsUnspecified()); ok {
@@ -204,7 +216,7 @@ func (l *listener) addUDP(c *net.UDPConn) {
 
 // shut closes the sockets.
 func (l *listener) shut() {
-	l.tcp.Close()
+	l.tcp.close()
 	for _, c := range l.udp {
 		c.close()
 	}
@@ -219,7 +231,7 @@ func (s *Server) serve(l *listener) {
 			c.serve(s, l, shard)
 		})
 	}
-	s.serving.Go(func() { s.acceptTCP(l) })
+	s.serving.Go(func() { l.tcp.serve(s, l) })
 }
 
 // close closes l. Whatever was read from it is answered first, as another
@@ -232,6 +244,7 @@ func (s *Server) close(l *listener) {
 		c.stop()
 	}
 	l.reading.Wait()
+	l.tcp.stop()
 	l.shut()
 	s.connections.expire(l)
 }

@@ -42,6 +42,7 @@ type Server struct {
 	store     Store
 	log       *slog.Logger
 	sockets   int // UDP sockets of an address
+	loops     int // for the TCP connections of an address; 0: each has a goroutine
 	inherited func(network, address string) []int
 	requests  chan func(*builder) // to the goroutine of Run
 	ended     chan struct{}       // Run has returned
@@ -88,6 +89,7 @@ func New(o Options) *Server {
 	if s.sockets <= 0 {
 		s.sockets = min(runtime.GOMAXPROCS(0), maxSockets)
 	}
+	s.loops = s.sockets
 	if !sharedPorts {
 		s.sockets = 1
 	}

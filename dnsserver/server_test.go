@@ -55,12 +55,19 @@ type running struct {
 // serves.
 func start(t testing.TB, f *fixture, addresses ...string) *running {
 	t.Helper()
+	return startWith(t, f, func(*Server) {}, addresses...)
+}
+
+// startWith is start for a Server that is changed before it runs.
+func startWith(t testing.TB, f *fixture, change func(*Server), addresses ...string) *running {
+	t.Helper()
 	f.dns.Listen = nil
 	for _, a := range addresses {
 		f.dns.Listen = append(f.dns.Listen, netip.MustParseAddrPort(a))
 	}
 	r := &running{table: new(pool.Publisher), fixture: f, registry: prometheus.NewPedanticRegistry(), log: new(syncBuffer)}
 	r.Server = New(Options{Table: r.table, Log: slog.New(slog.NewTextHandler(r.log, nil)), Registerer: r.registry})
+	change(r.Server)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -205,7 +212,9 @@ func TestNothingIsOpenBeforeTheFirstTable(t *testing.T) {
 	}
 }
 
-func TestReload(t *testing.T) {
+func TestReload(t *testing.T) { onEachTCP(t, reload) }
+
+func reload(t *testing.T, start starter) {
 	f := example(t)
 	r := start(t, f, "127.0.0.53:0", "127.0.0.54:0")
 	both := r.Addrs()

@@ -1,11 +1,6 @@
 package dnsserver
 
 import (
-	"bufio"
-	"encoding/binary"
-	"errors"
-	"io"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -42,15 +37,36 @@ type connections struct {
 	prefixes map[uint64]int // how many each client prefix has
 }
 
+// A tcpSocket is the listening TCP socket of an address.
+type tcpSocket interface {
+	// serve accepts and serves connections until stop was called. It may return
+	// before they have ended.
+	serve(s *Server, l *listener)
+	stop()  // accepting; not before serve was called
+	close() // after stop, or instead of serve
+
+	// visit calls f with the descriptor, which is valid during the call.
+	visit(f func(fd int))
+}
+
+// A transport is what carries a connection. Its methods may be called from any
+// goroutine.
+type transport interface {
+	evict() // closes it: another one needs the place
+
+	// expire ends the waiting for the client. One that has said nothing yet
+	// gets a little time: its first message is on its way.
+	expire()
+}
+
 // A connection is a client's TCP connection.
 type connection struct {
-	*net.TCPConn
+	transport
 	listener *listener
 	prefix   uint64
 	client   netip.Addr
 
-	fresh        atomic.Bool // no message was answered yet
-	transferring atomic.Bool // the answer is a zone, which may take long
+	fresh atomic.Bool // no message was answered yet
 
 	// idleSince is since when only the client can go on: by sending the rest
 	// of a message or taking an answer. Unix nanoseconds; 0: a message is being
@@ -80,7 +96,7 @@ func (c *connections) admit(conn *connection) bool {
 		if oldest == nil {
 			return false
 		}
-		oldest.Close()
+		oldest.evict()
 		c.drop(oldest)
 	}
 	c.open[conn] = struct{}{}
@@ -131,196 +147,26 @@ func (c *connections) drop(conn *connection) {
 	}
 }
 
-// expire ends the waiting of the connections of a listener that is closing. One
-// that has said nothing yet gets a little time: its first message is on its way.
+// replace gives the place of one connection to another. It reports false where
+// it was lost already.
+func (c *connections) replace(old, conn *connection) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, open := c.open[old]; !open {
+		return false
+	}
+	delete(c.open, old)
+	c.open[conn] = struct{}{}
+	return true
+}
+
+// expire expires the connections of a listener that is closing.
 func (c *connections) expire(l *listener) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for conn := range c.open {
-		if conn.listener != l {
-			continue
-		}
-		deadline := time.Unix(1, 0)
-		if conn.fresh.Load() {
-			deadline = time.Now().Add(tcpMessage)
-		}
-		_ = conn.SetReadDeadline(deadline) // else it is closed already
-		if conn.transferring.Load() {
-			_ = conn.SetWriteDeadline(time.Unix(1, 0)) // as above
+		if conn.listener == l {
+			conn.expire()
 		}
 	}
-}
-
-// acceptTCP accepts connections until l is closed. One that does nothing keeps
-// no other waiting.
-func (s *Server) acceptTCP(l *listener) {
-	delay := acceptRetryFirst
-	for shard := 0; ; shard++ {
-		tcp, err := l.tcp.AcceptTCP()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			// Out of descriptors, most likely: it gets better when others close.
-			if delay == acceptRetryFirst { // once, not for each try
-				s.log.Warn("accepting dns connections", "address", l.bound, "err", err)
-			}
-			select {
-			case <-l.closed:
-			case <-time.After(delay):
-			}
-			delay = min(2*delay, acceptRetryMost)
-			continue
-		}
-		delay = acceptRetryFirst
-		client := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		c := &connection{TCPConn: tcp, listener: l, client: client, prefix: prefixOf(client)}
-		c.fresh.Store(true)
-		c.idleSince.Store(time.Now().UnixNano())
-		if !s.connections.admit(c) {
-			s.counts.drop(shard, dropConnections)
-			tcp.Close()
-			continue
-		}
-		s.serving.Go(func() {
-			defer s.connections.remove(c)
-			defer c.Close()
-			s.serveTCP(c, shard)
-		})
-	}
-}
-
-// serveTCP answers the messages of a connection in their order, until the
-// client is done, too slow, or talks nonsense.
-func (s *Server) serveTCP(c *connection, shard int) {
-	scratch := s.scratches.Get().(*tcpScratch)
-	defer s.free(scratch)
-	scratch.in.Reset(c)
-	r, in, out := &scratch.r, scratch.in, scratch.out
-	for {
-		if !c.waitMessage(in, s.connections.idle()) {
-			return
-		}
-		head, err := in.Peek(2)
-		if err != nil {
-			return
-		}
-		size := int(binary.BigEndian.Uint16(head))
-		if size > maxQuery {
-			s.refuseLong(c, r, in, size, shard)
-			return
-		}
-		whole, err := in.Peek(2 + size)
-		if err != nil {
-			return
-		}
-		c.idleSince.Store(0)
-		begin := len(out)
-		out = append(out, 0, 0)
-		response := s.respond(r, out, whole[2:], c.client, shard, true)
-		if response == nil {
-			return
-		}
-		if r.transfer != nil {
-			if !s.stream(c, r, out[:begin], shard) {
-				return
-			}
-			c.fresh.Store(false)
-			c.idleSince.Store(time.Now().UnixNano())
-			out = out[:0]
-			_, _ = in.Discard(2 + size) // they were peeked at
-			continue
-		}
-		out = response
-		binary.BigEndian.PutUint16(out[begin:], uint16(len(out)-begin-2))
-		_, _ = in.Discard(2 + size) // they were peeked at
-		if len(out) < tcpCoalesce && another(in) {
-			continue
-		}
-		now := time.Now()
-		c.idleSince.Store(now.UnixNano())
-		_ = c.SetWriteDeadline(now.Add(tcpWrite)) // fails as the write then does
-		if _, err := c.Write(out); err != nil {
-			return
-		}
-		c.fresh.Store(false)
-		if out = out[:0]; cap(out) > 2*tcpCoalesce {
-			out = nil // a rare large answer is not kept for the life of the connection
-		}
-		scratch.out = out
-	}
-}
-
-// A tcpScratch is what serving a connection takes. It goes from one that has
-// ended to a new one.
-type tcpScratch struct {
-	r   responder
-	in  *bufio.Reader
-	out []byte
-}
-
-func newTCPScratch() any { return &tcpScratch{in: bufio.NewReaderSize(nil, 2+maxQuery)} }
-
-func (s *Server) free(t *tcpScratch) {
-	t.in.Reset(nil)
-	t.out = t.out[:0]
-	s.scratches.Put(t)
-}
-
-// another reports whether a whole message is there already.
-func another(in *bufio.Reader) bool {
-	if in.Buffered() < 2 {
-		return false
-	}
-	head, err := in.Peek(2)
-	return err == nil && in.Buffered() >= 2+int(binary.BigEndian.Uint16(head))
-}
-
-// waitMessage waits for the first octet of a message and sets the deadline for
-// the rest.
-func (c *connection) waitMessage(in *bufio.Reader, idle time.Duration) bool {
-	if in.Buffered() == 0 {
-		if !c.setReadDeadline(idle) {
-			return false
-		}
-		if _, err := in.Peek(1); err != nil {
-			return false
-		}
-	}
-	return another(in) || c.setReadDeadline(tcpMessage)
-}
-
-// setReadDeadline reports false where the listener is closing and nothing more
-// is to be read. See expire.
-func (c *connection) setReadDeadline(d time.Duration) bool {
-	err := c.SetReadDeadline(time.Now().Add(d))
-	if err == nil && c.listener.closing.Load() {
-		if !c.fresh.Load() {
-			return false
-		}
-		err = c.SetReadDeadline(time.Now().Add(min(d, tcpMessage)))
-	}
-	return err == nil
-}
-
-// refuseLong answers FORMERR to a message that is longer than any query, and
-// reads it to its end so that the answer is not lost with the connection.
-func (s *Server) refuseLong(c *connection, r *responder, in *bufio.Reader, size, shard int) {
-	whole, err := in.Peek(2 + headerLen)
-	if err != nil {
-		return
-	}
-	if r.read(whole[2:]) == ignore {
-		s.counts.drop(shard, dropMalformed)
-		return
-	}
-	r.rcode = rcodeFormat
-	out, result := r.answer([]byte{0, headerLen}, s.snapshot.Load(), reject, conversation{tcp: true, idle: s.connections.idle()})
-	s.counts.count(shard, true, result)
-	_ = c.SetWriteDeadline(time.Now().Add(tcpWrite)) // fails as the write then does
-	if _, err := c.Write(out); err != nil {
-		return
-	}
-	_ = c.CloseWrite()                             // the client may be gone, which ends the copy too
-	_, _ = io.CopyN(io.Discard, in, int64(2+size)) // as above
 }

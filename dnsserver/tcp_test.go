@@ -31,6 +31,24 @@ func dialTCP(t testing.TB, r *running, from string) net.Conn {
 	return c
 }
 
+// onEachTCP runs a test of behaviour on all that TCP can go through. Where there
+// are no loops those go through goroutines, too.
+func onEachTCP(t *testing.T, test func(t *testing.T, start starter)) {
+	t.Helper()
+	for _, way := range []struct {
+		name  string
+		loops int
+	}{{"goroutines", 0}, {"a loop", 1}, {"three loops", 3}} {
+		t.Run(way.name, func(t *testing.T) {
+			test(t, func(t testing.TB, f *fixture, addresses ...string) *running {
+				return startWith(t, f, func(s *Server) { s.loops = way.loops }, addresses...)
+			})
+		})
+	}
+}
+
+type starter func(t testing.TB, f *fixture, addresses ...string) *running
+
 func framed(packets ...[]byte) []byte {
 	var out []byte
 	for _, p := range packets {
@@ -40,7 +58,9 @@ func framed(packets ...[]byte) []byte {
 	return out
 }
 
-func TestPipelining(t *testing.T) {
+func TestPipelining(t *testing.T) { onEachTCP(t, pipelining) }
+
+func pipelining(t *testing.T, start starter) {
 	r := start(t, example(t), "127.0.0.53:0")
 	c := dialTCP(t, r, "127.0.0.1")
 	var all [][]byte
@@ -78,7 +98,9 @@ func TestPipelining(t *testing.T) {
 	}
 }
 
-func TestOneOctetAtATime(t *testing.T) {
+func TestOneOctetAtATime(t *testing.T) { onEachTCP(t, oneOctetAtATime) }
+
+func oneOctetAtATime(t *testing.T, start starter) {
 	r := start(t, example(t), "127.0.0.53:0")
 	c := dialTCP(t, r, "127.0.0.1")
 	packet, err := question(t, "www.example.com A").Pack()
@@ -95,7 +117,9 @@ func TestOneOctetAtATime(t *testing.T) {
 	}
 }
 
-func TestLongMessage(t *testing.T) {
+func TestLongMessage(t *testing.T) { onEachTCP(t, longMessage) }
+
+func longMessage(t *testing.T, start starter) {
 	r := start(t, example(t), "127.0.0.53:0")
 	c := dialTCP(t, r, "127.0.0.1")
 	packet := make([]byte, 20_000)
@@ -113,7 +137,9 @@ func TestLongMessage(t *testing.T) {
 	}
 }
 
-func TestNonsenseEndsTheConnection(t *testing.T) {
+func TestNonsenseEndsTheConnection(t *testing.T) { onEachTCP(t, nonsenseEndsTheConnection) }
+
+func nonsenseEndsTheConnection(t *testing.T, start starter) {
 	r := start(t, example(t), "127.0.0.53:0")
 	for _, packet := range [][]byte{{}, []byte("short"), []byte("\x12\x34\x80\x00\x00\x01\x00\x00\x00\x00\x00\x00")} {
 		c := dialTCP(t, r, "127.0.0.1")
@@ -128,7 +154,9 @@ func TestNonsenseEndsTheConnection(t *testing.T) {
 
 // TestSlowMessage: who begins a message ends it within two seconds, and others
 // are served meanwhile.
-func TestSlowMessage(t *testing.T) {
+func TestSlowMessage(t *testing.T) { onEachTCP(t, slowMessage) }
+
+func slowMessage(t *testing.T, start starter) {
 	t.Parallel()
 	r := start(t, example(t), "127.0.0.53:0")
 	c := dialTCP(t, r, "127.0.0.1")
@@ -147,7 +175,9 @@ func TestSlowMessage(t *testing.T) {
 	}
 }
 
-func TestConnectionsOfAPrefix(t *testing.T) {
+func TestConnectionsOfAPrefix(t *testing.T) { onEachTCP(t, connectionsOfAPrefix) }
+
+func connectionsOfAPrefix(t *testing.T, start starter) {
 	r := start(t, example(t), "127.0.0.53:0")
 	stranger := dialTCP(t, r, "127.0.9.1")
 	eventually(t, func() error {
@@ -190,7 +220,7 @@ func TestConnectionsOfAPrefix(t *testing.T) {
 func TestConnectionsAdmit(t *testing.T) {
 	var all connections
 	pair := func(prefix uint64, idle int64) *connection {
-		c := &connection{TCPConn: new(net.TCPConn), prefix: prefix}
+		c := &connection{transport: &netConnection{TCPConn: new(net.TCPConn)}, prefix: prefix}
 		c.idleSince.Store(idle)
 		return c
 	}
@@ -226,7 +256,9 @@ func TestConnectionsAdmit(t *testing.T) {
 
 // TestTCPFlood: connections that send an octet a second take every place, and
 // others send long messages; who asks meanwhile is answered.
-func TestTCPFlood(t *testing.T) {
+func TestTCPFlood(t *testing.T) { onEachTCP(t, tCPFlood) }
+
+func tCPFlood(t *testing.T, start starter) {
 	t.Parallel()
 	r := start(t, example(t), "127.0.0.53:0")
 	stop := make(chan struct{})
@@ -285,7 +317,9 @@ func TestTCPFlood(t *testing.T) {
 }
 
 // TestWriteDeadline: who does not take the answers is closed.
-func TestWriteDeadline(t *testing.T) {
+func TestWriteDeadline(t *testing.T) { onEachTCP(t, writeDeadline) }
+
+func writeDeadline(t *testing.T, start starter) {
 	t.Parallel()
 	f := &fixture{}
 	f.zone(&pool.Zone{Name: "big.example", Records: "@ NS ns.example.net.\n" + manyTXT(200)})
@@ -340,7 +374,7 @@ func TestIdleIsShorterInACrowd(t *testing.T) {
 	}
 	var all []*connection
 	for i := range maxConnections/2 + 1 {
-		c := &connection{TCPConn: new(net.TCPConn), prefix: uint64(i)}
+		c := &connection{transport: &netConnection{TCPConn: new(net.TCPConn)}, prefix: uint64(i)}
 		h.connections.admit(c)
 		all = append(all, c)
 	}

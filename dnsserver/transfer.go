@@ -200,7 +200,7 @@ func (s *Server) sendOne(r *responder, t *transfer, dst []byte, client netip.Add
 
 // stream sends the messages of r.transfer over c, after what is pending. It
 // reports false where the connection is of no more use.
-func (s *Server) stream(c *connection, r *responder, pending []byte, shard int) bool {
+func (s *Server) stream(c *netConnection, r *responder, pending []byte, shard int) bool {
 	t := r.transfer
 	r.transfer = nil
 	if len(pending) > 0 {

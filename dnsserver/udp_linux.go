@@ -31,7 +31,7 @@ func controlUDP(addr netip.Addr) func(network, address string, c syscall.RawConn
 			set(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 			// A forged ICMP message must not lead to fragments, RFC 9715 section 3.1.
 			if addr.Unmap().Is4() {
-				set(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
+				set(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 			} else {
 				set(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT)
 			}
