@@ -223,12 +223,7 @@ func reload(t *testing.T, start starter) {
 		t.Fatal(err)
 	}
 	defer idle.Close()
-	eventually(t, func() error {
-		if r.connections.count() != 1 {
-			return errors.New("the connection is not accepted")
-		}
-		return nil
-	})
+	askOn(t, idle)
 
 	// The second goes, the first keeps its socket and its port.
 	f.dns.Listen = f.dns.Listen[:1]

@@ -55,8 +55,11 @@ func detachTCP(c *net.TCPListener, loops int) (tcpSocket, bool) {
 	}); err != nil || b.fd < 0 {
 		return nil, false
 	}
-	// Connections inherit it. Where it fails they are slower and no more.
+	// Where one of these fails, connections take more time and no more. The first
+	// is inherited. By the second, one is there with its first octets: until
+	// then, at most for the time of a message, the kernel keeps it cheaply.
 	_ = unix.SetsockoptInt(b.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(b.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, int(tcpMessage.Seconds()))
 	for range loops {
 		l, err := newTCPLoop(b, len(b.loops))
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -48,6 +49,22 @@ func onEachTCP(t *testing.T, test func(t *testing.T, start starter)) {
 }
 
 type starter func(t testing.TB, f *fixture, addresses ...string) *running
+
+// askOn asks once and takes the answer. After that a connection is counted on
+// every system: some tell of one only with its first octets.
+func askOn(t testing.TB, c net.Conn) {
+	t.Helper()
+	packet, err := question(t, "www.example.com A").Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(framed(packet)); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := (&dns.Conn{Conn: c}).ReadMsg(); err != nil || len(a.Answer) != 2 {
+		t.Fatalf("%v %v", a, err)
+	}
+}
 
 func framed(packets ...[]byte) []byte {
 	var out []byte
@@ -96,6 +113,104 @@ func pipelining(t *testing.T, start starter) {
 			t.Fatalf("answer %d: %v", i, a)
 		}
 	}
+}
+
+// TestHalfClose: who says that it has asked everything gets every answer.
+func TestHalfClose(t *testing.T) { onEachTCP(t, halfClose) }
+
+func halfClose(t *testing.T, start starter) {
+	f := &fixture{}
+	f.zone(&pool.Zone{Name: "big.example", Records: "@ NS ns.example.net.\n" + manyTXT(200)})
+	r := start(t, f, "127.0.0.53:0")
+	// Few answers fit into the system at once, many do not.
+	for _, asked := range []int{1, 2, 150} {
+		c := dialTCP(t, r, "127.0.0.1")
+		var all [][]byte
+		for i := range asked {
+			m := question(t, "all.big.example TXT")
+			m.Id = uint16(i)
+			p, err := m.Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, p)
+		}
+		if _, err := c.Write(framed(all...)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		conn := dns.Conn{Conn: c}
+		for i := range all {
+			if a, err := conn.ReadMsg(); err != nil || int(a.Id) != i || len(a.Answer) != 200 {
+				t.Fatalf("answer %d of %d: %v", i, asked, err)
+			}
+		}
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("after %d answers: %v", asked, err)
+		}
+		if took := time.Since(begun); took > tcpMessage {
+			t.Errorf("%d answers and the end took %s", asked, took)
+		}
+	}
+}
+
+// TestTransferAmongQueries: a zone is sent in its place among other answers,
+// on a connection that goes on.
+func TestTransferAmongQueries(t *testing.T) { onEachTCP(t, transferAmongQueries) }
+
+func transferAmongQueries(t *testing.T, start starter) {
+	f := example(t)
+	for _, z := range f.dns.Zones {
+		z.Transfer = pool.Transfer{Allow: []pool.TransferClient{{Network: netip.MustParsePrefix("127.0.0.0/8")}}}
+	}
+	r := start(t, f, "127.0.0.53:0")
+	c := dialTCP(t, r, "127.0.0.1")
+	for range 2 {
+		var all [][]byte
+		for i, ask := range []string{"www.example.com A", "example.com AXFR", "www.example.com A"} {
+			m := question(t, ask)
+			m.Id = uint16(i)
+			p, err := m.Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, p)
+		}
+		if _, err := c.Write(framed(all...)); err != nil {
+			t.Fatal(err)
+		}
+		conn := dns.Conn{Conn: c}
+		for i := range all {
+			soas := 0
+			for {
+				a, err := conn.ReadMsg()
+				if err != nil || int(a.Id) != i || len(a.Answer) == 0 {
+					t.Fatalf("answer %d: %v %v", i, a, err)
+				}
+				for _, rr := range a.Answer {
+					if rr.Header().Rrtype == dns.TypeSOA {
+						soas++
+					}
+				}
+				if i != 1 || soas == 2 {
+					break
+				}
+			}
+		}
+	}
+	if n := r.connections.count(); n != 1 {
+		t.Errorf("%d connections are counted, want 1", n)
+	}
+	c.Close()
+	eventually(t, func() error {
+		if n := r.connections.count(); n != 0 {
+			return fmt.Errorf("%d connections are open", n)
+		}
+		return nil
+	})
 }
 
 func TestOneOctetAtATime(t *testing.T) { onEachTCP(t, oneOctetAtATime) }
@@ -180,15 +295,11 @@ func TestConnectionsOfAPrefix(t *testing.T) { onEachTCP(t, connectionsOfAPrefix)
 func connectionsOfAPrefix(t *testing.T, start starter) {
 	r := start(t, example(t), "127.0.0.53:0")
 	stranger := dialTCP(t, r, "127.0.9.1")
-	eventually(t, func() error {
-		if r.connections.count() != 1 {
-			return errors.New("not accepted")
-		}
-		return nil
-	})
+	askOn(t, stranger)
 	var all []net.Conn
 	for i := range maxConnectionsPerPrefix + 3 {
 		all = append(all, dialTCP(t, r, "127.0.0.1"))
+		askOn(t, all[i])
 		want := 1 + min(i+1, maxConnectionsPerPrefix)
 		eventually(t, func() error {
 			if n := r.connections.count(); n != want {
@@ -198,17 +309,8 @@ func connectionsOfAPrefix(t *testing.T, start starter) {
 		})
 	}
 	// The oldest three had to go; the stranger and the newest are served.
-	packet, err := question(t, "www.example.com A").Pack()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range []net.Conn{stranger, all[3], all[len(all)-1]} {
-		if _, err := c.Write(framed(packet)); err != nil {
-			t.Fatal(err)
-		}
-		if a, err := (&dns.Conn{Conn: c}).ReadMsg(); err != nil || len(a.Answer) != 2 {
-			t.Errorf("%v %v", a, err)
-		}
+		askOn(t, c)
 	}
 	for _, c := range all[:3] {
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
