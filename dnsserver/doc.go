@@ -13,8 +13,9 @@
 // Every packet goes the same way, whatever it came by: query.read admits or
 // rejects it, responder.answer makes the response from the snapshot and
 // nothing else. Between them stands, for UDP, the rate limit. There is no
-// goroutine per query and no lock. On Linux, packets come and go in batches, and
-// their sockets are unknown to Go's poller (docs/decisions/0014).
+// goroutine per query and no lock. On Linux, packets come and go in batches, TCP
+// connections live in a few epoll loops, and the sockets of both are unknown to
+// Go's poller (docs/decisions/0014).
 //
 // Whenever an answer changes, the serial of the zone grows, over restarts too.
 //

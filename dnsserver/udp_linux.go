@@ -29,7 +29,9 @@ func controlUDP(addr netip.Addr) func(network, address string, c syscall.RawConn
 		failed := c.Control(func(p uintptr) {
 			fd := int(p)
 			set(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-			// A forged ICMP message must not lead to fragments, RFC 9715 section 3.1.
+			// RFC 9715 section 3.1: a forged ICMP message must not lead to fragments. By
+			// IPv4 packets are marked as not to be fragmented on their way either,
+			// which also saves the kernel choosing an ID for each.
 			if addr.Unmap().Is4() {
 				set(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 			} else {
