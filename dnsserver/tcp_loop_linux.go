@@ -357,6 +357,7 @@ func (l *tcpLoop) accept() {
 		switch errno {
 		case 0:
 			l.failures = 0
+			l.tell() // of two in one round, too, one is idle longer
 			l.begin(int(fd))
 		case unix.EAGAIN:
 			l.batch = 1
