@@ -28,13 +28,14 @@ var mayImport = map[string][]string{
 
 	"handover": {},
 	"dnssec":   {},
+	"dnstap":   {},
 
 	"config": {"dnssec", "pool"},
 	"health": {"pool"},
 	"proxy":  {"pool"},
 	"admin":  {"pool"},
 
-	"dnsserver": {"dnssec", "pool"},
+	"dnsserver": {"dnssec", "dnstap", "pool"},
 
 	"discovery":        {"pool"},
 	"discovery/static": {"pool", "discovery"},

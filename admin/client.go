@@ -81,6 +81,12 @@ func (c *Client) Why(ctx context.Context, name, client string) (Why, error) {
 	return call[Why](ctx, c, http.MethodGet, query, nil)
 }
 
+// Top returns what DNS was asked most. Where that is not counted it is an
+// [APIError] with code 404.
+func (c *Client) Top(ctx context.Context) (Top, error) {
+	return call[Top](ctx, c, http.MethodGet, "dns/top", nil)
+}
+
 // A Warning is the error of a command that is in force although something went
 // wrong with it, such as saving it. What is affected is returned beside it.
 type Warning struct{ Message string }

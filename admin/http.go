@@ -35,6 +35,7 @@ func (s *Server) handler(control bool) http.Handler {
 	})
 	mux.HandleFunc("GET /api/v1/why", s.serveWhy)
 	mux.HandleFunc("GET /api/v1/affected", s.serveAffected)
+	mux.HandleFunc("GET /api/v1/dns/top", s.serveTop)
 	mux.HandleFunc("GET /api/v1/events", s.serveEvents)
 	mux.HandleFunc("GET /{$}", s.servePage)
 	mux.HandleFunc("GET /fragment", s.serveFragment)

@@ -26,6 +26,7 @@ type Options struct {
 	Zones     func() []Zone                                    // of the DNS server
 	Sources   func() []Source                                  // of the discovery
 	Explain   func(name string) (Explanation, bool)            // what DNS would answer; false: the name is in no zone
+	Top       func() (Top, bool)                               // what DNS was asked most; false: that is not counted
 	Operator  Operator
 	Minions   Minions // of the demo; nil: there is no demo
 

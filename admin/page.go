@@ -35,6 +35,8 @@ type page struct {
 	Recent  []Transition // the newest of Transitions
 	Demo    bool
 	Minions []Minion
+	Top     []topList // what DNS was asked most
+	Asked   Top       // where Top is from
 }
 
 // A serviceView is a service with its pictures.
@@ -62,6 +64,12 @@ func (s *Server) page() page {
 		out.Views = append(out.Views, v)
 	}
 	out.Recent = out.Transitions[:min(len(out.Transitions), recent)]
+	out.Asked, _ = s.top()
+	for _, l := range out.Asked.lists() {
+		if l.Entries = l.Entries[:min(len(l.Entries), topOnPage)]; len(l.Entries) > 0 {
+			out.Top = append(out.Top, l)
+		}
+	}
 	if out.Demo {
 		out.Minions = s.opts.Minions.List()
 	}

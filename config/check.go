@@ -24,6 +24,7 @@ func (d *decoder) check(c *Config) {
 	if !d.has("dns.listen") && len(c.DNS.Zones) > 0 {
 		c.DNS.Listen = defaultDNSListen()
 	}
+	d.checkDnstap(c)
 	zones := d.checkZones(c.DNS.Zones)
 	d.checkServices(c)
 	d.checkHostnames(c, zones)

@@ -71,6 +71,9 @@ services:
 				TTL:         pool.ZoneTTL{Normal: 30 * time.Second, Degraded: 5 * time.Second, Negative: 5 * time.Second},
 			}},
 			RateLimit: pool.RateLimit{PerSecond: 200, Slip: 2, Exempt: []netip.Prefix{prefix("127.0.0.0/8"), prefix("::1/128")}},
+			QueryLog:  pool.QueryLog{Sample: 1},
+			Dnstap:    pool.Dnstap{Queries: true, Responses: true, Sample: 1},
+			Top:       true,
 		},
 		Services: []Service{{
 			Service: &pool.Service{

@@ -14,7 +14,7 @@ import (
 const (
 	maxCookieSecrets = 3       // the one in use, the one before, the one to come
 	maxCookieText    = 1 << 20 // bytes of their file
-	maxNSID          = 64      // bytes
+	maxShort         = 64      // bytes of what is told to who asks which server this is
 )
 
 // readCookies reads the secrets of DNS cookies from a file, unless its path is empty.
@@ -75,9 +75,10 @@ func parseCookies(text string) ([]pool.CookieSecret, error) {
 	return all, nil
 }
 
-func parseNSID(s string) (string, error) {
-	if len(s) > maxNSID {
-		return "", fmt.Errorf("has %d bytes, at most %d are allowed", len(s), maxNSID)
+// parseShort reads what a server is called.
+func parseShort(s string) (string, error) {
+	if len(s) > maxShort {
+		return "", fmt.Errorf("has %d bytes, at most %d are allowed", len(s), maxShort)
 	}
 	for _, r := range s {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {

@@ -18,11 +18,16 @@ func defaultConfig() *Config {
 			Socket: "/run/elbow/elbow.sock",
 		},
 		Log: Log{Format: "text", Connections: "stdout"},
-		DNS: pool.DNS{RateLimit: pool.RateLimit{
-			PerSecond: 200,
-			Slip:      2,
-			Exempt:    []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
-		}},
+		DNS: pool.DNS{
+			RateLimit: pool.RateLimit{
+				PerSecond: 200,
+				Slip:      2,
+				Exempt:    []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+			},
+			QueryLog: pool.QueryLog{Sample: 1},
+			Dnstap:   pool.Dnstap{Queries: true, Responses: true, Sample: 1},
+			Top:      true,
+		},
 	}
 }
 

@@ -56,10 +56,13 @@ func (d *decoder) config(root *yaml.Node) *Config {
 			{"cookies", section{
 				{"secretFile", path(&cookieFile)},
 			}.rule()},
-			{"nsid", text(&c.DNS.NSID, "a text", parseNSID)},
+			{"nsid", text(&c.DNS.NSID, "a text", parseShort)},
 			{"ecs", section{
 				{"trust", list(&c.DNS.TrustECS, maxNetworks, network)},
 			}.rule()},
+			{"queryLog", queryLog(&c.DNS.QueryLog)},
+			{"dnstap", dnstap(&c.DNS.Dnstap)},
+			{"top", boolean(&c.DNS.Top)},
 		}.rule()},
 		{"services", list(&c.Services, maxServices, service)},
 		{"kubernetes", unavailable()},

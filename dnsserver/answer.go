@@ -68,6 +68,11 @@ type responder struct {
 	order  [maxOrderKey]byte
 
 	transfer *transfer // that is to follow; nil: none
+
+	peer
+	generation uint64 // of the snapshot that decided
+	outcome    result
+	tally      tally
 }
 
 // answer appends to dst the response to the query that was read, by what the

@@ -245,6 +245,7 @@ func (b *batchSocket) serve(s *Server, l *listener, shard int) {
 		yielded = time.Now()
 		failing = false
 	)
+	r.local = l.bound
 	for !l.closing.Load() {
 		errno := batch.receive()
 		switch errno {
@@ -279,10 +280,12 @@ func (s *Server) answerBatch(r *responder, b *batch, shard int) {
 			s.counts.drop(shard, dropPort)
 			continue
 		}
+		r.port, r.control = client.Port(), b.control[i][:b.in[i].Controllen]
 		if out := s.respond(r, b.response(), packet, client.Addr(), shard, false); out != nil {
 			b.answer(i, out)
 		}
 	}
+	r.tally.tell(&s.counts.shards[shard%shards].tally, false)
 	for range b.send() {
 		s.counts.drop(shard, dropSend)
 	}

@@ -163,3 +163,51 @@ func BenchmarkSign(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkWatched is BenchmarkAnswer of one query, with those who look on.
+func BenchmarkWatched(b *testing.B) {
+	h := newHouse(b, nil)
+	h.publish(example(b))
+	packet := must(question(b, "www.example.com A").Pack())
+	logOf := func(sample int) *watch {
+		return &watch{log: newQueryLog(pool.QueryLog{File: "stdout", Sample: sample}, h.Server)}
+	}
+	withTap := &watch{tap: newTap(pool.Dnstap{Network: "unix", Queries: true, Responses: true, Sample: 1}, h.Server)}
+	withTap.tap.open.Store(true)
+	withTop := &watch{top: newTop(1)}
+	for _, c := range []struct {
+		name string
+		*watch
+	}{
+		{"off", nil}, {"top", withTop}, {"log/100", logOf(100)}, {"log", logOf(1)}, {"dnstap", withTap},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			if c.watch != nil {
+				c.watch.complete()
+			}
+			h.watch.Store(c.watch)
+			defer h.watch.Store(nil)
+			out := make([]byte, 0, maxPayload)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				h.respond(&h.r, out, packet, client, 0, false)
+				if c.watch == nil || i%(ringSize/2) != 0 {
+					continue
+				}
+				// Else the rings were full, which costs less. What the reader does is
+				// not what a query waits for.
+				b.StopTimer()
+				if c.log != nil {
+					c.log.queue.drain(func(*sighting) {})
+				}
+				if c.tap != nil {
+					c.tap.queue.drain(func(*tapped) {})
+				}
+				if c.top != nil {
+					c.top.count(time.Now())
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}

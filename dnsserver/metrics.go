@@ -65,6 +65,7 @@ type serverCounts struct {
 	shards   [shards]struct {
 		truncated, limited atomic.Uint64
 		dropped            [drops]atomic.Uint64
+		tally              tallyCounts
 		_                  [64]byte
 	}
 }
@@ -92,6 +93,9 @@ type metrics struct {
 
 	transfers, notifies, secondaryAge, secondarySerial *prometheus.Desc
 	signatures, age, expiry, failures                  *prometheus.Desc
+
+	types, edns, do, slipped, bytesIn, bytesOut *prometheus.Desc
+	logLines, tapMessages, tapConnected         *prometheus.Desc
 }
 
 func newMetrics(s *Server) *metrics {
@@ -117,13 +121,23 @@ func newMetrics(s *Server) *metrics {
 		age:             desc("signature_age_seconds", "For how long the oldest signature of the zone has been valid.", "zone"),
 		expiry:          desc("signature_expiry_seconds", "For how long every signature of the zone is still valid.", "zone"),
 		failures:        desc("signing_failures_total", "States of zones that were not published as they could not be signed."),
+		types:           desc("query_types_total", "Queries that were answered, by what they asked for; none: for nothing, other: whatever is not named.", "type"),
+		edns:            desc("edns_queries_total", "Queries with EDNS that were answered."),
+		do:              desc("do_queries_total", "Of those, the ones that want signatures (DO)."),
+		slipped:         desc("rate_limit_slipped_total", "UDP responses over the rate limit that left all the same, truncated or with BADCOOKIE."),
+		bytesIn:         desc("query_bytes_total", "Octets of the queries that were answered, without headers of UDP, TCP and IP.", "transport"),
+		bytesOut:        desc("response_bytes_total", "Octets of the responses, without those of zone transfers by TCP.", "transport"),
+		logLines:        desc("query_log_lines_total", "Lines of the query log; dropped: it could not keep up, failed: they could not be written.", "result"),
+		tapMessages:     desc("dnstap_messages_total", "Messages of dnstap; dropped: there was no reader, or it could not keep up.", "result"),
+		tapConnected:    desc("dnstap_connected", "Whether the reader of dnstap is there: 1 or 0."),
 	}
 }
 
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.queries, m.truncated, m.dropped, m.limited, m.serial, m.connections, m.ttl, m.build,
 		m.transfers, m.notifies, m.secondaryAge, m.secondarySerial,
-		m.signatures, m.age, m.expiry, m.failures} {
+		m.signatures, m.age, m.expiry, m.failures,
+		m.types, m.edns, m.do, m.slipped, m.bytesIn, m.bytesOut, m.logLines, m.tapMessages, m.tapConnected} {
 		ch <- d
 	}
 }
@@ -185,8 +199,10 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
-	var truncated, limited uint64
+	var truncated, limited, edns, do, slipped uint64
 	var dropped [drops]uint64
+	var types [len(typeNames)]uint64
+	var in, out [len(transports)]uint64
 	for i := range s.counts.shards {
 		shard := &s.counts.shards[i]
 		truncated += shard.truncated.Load()
@@ -194,7 +210,39 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		for reason := range dropped {
 			dropped[reason] += shard.dropped[reason].Load()
 		}
+		for place := range types {
+			types[place] += shard.tally.types[place].Load()
+		}
+		for transport := range transports {
+			in[transport] += shard.tally.in[transport].Load()
+			out[transport] += shard.tally.out[transport].Load()
+		}
+		edns += shard.tally.edns.Load()
+		do += shard.tally.do.Load()
+		slipped += shard.tally.slipped.Load()
 	}
+	for place, n := range types {
+		if n > 0 {
+			counter(m.types, n, typeNames[place])
+		}
+	}
+	for transport, label := range transports {
+		counter(m.bytesIn, in[transport], label)
+		counter(m.bytesOut, out[transport], label)
+	}
+	counter(m.edns, edns)
+	counter(m.do, do)
+	counter(m.slipped, slipped)
+	counter(m.logLines, s.watched.logWritten.Load(), "written")
+	counter(m.logLines, s.watched.logLost.Load(), "dropped")
+	counter(m.logLines, s.watched.logFailed.Load(), "failed")
+	counter(m.tapMessages, s.watched.tapSent.Load(), "sent")
+	counter(m.tapMessages, s.watched.tapLost.Load(), "dropped")
+	connected := 0.0
+	if s.watched.tapConnected.Load() {
+		connected = 1
+	}
+	gauge(m.tapConnected, connected)
 	counter(m.truncated, truncated)
 	counter(m.failures, s.counts.unsigned.Load())
 	counter(m.limited, limited)

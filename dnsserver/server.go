@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -23,6 +25,12 @@ type Options struct {
 	Store      Store                 // keeps the serials of zones; nil: they begin with the date each time
 	Log        *slog.Logger          // nil: nothing is logged
 	Registerer prometheus.Registerer // nil: there are no metrics
+
+	Version string // of the program, for dnstap; empty: nothing is said
+
+	// Stdout and Stderr are where a query log goes that is to go there; nil:
+	// those of the process.
+	Stdout, Stderr io.Writer
 
 	// Sockets is how many UDP sockets share an address, each with a goroutine
 	// that waits in the system; 0: GOMAXPROCS, at most 8. Where the system does
@@ -58,6 +66,11 @@ type Server struct {
 	scratches   sync.Pool      // of *tcpScratch
 	serving     sync.WaitGroup // every goroutine that reads from a socket
 
+	watch          atomic.Pointer[watch] // nil: nobody looks on
+	watched        watchCounts
+	version        string
+	stdout, stderr io.Writer
+
 	counts    serverCounts
 	buildTime atomic.Int64 // of the newest snapshot, nanoseconds
 
@@ -84,6 +97,15 @@ func New(o Options) *Server {
 		limiter:   newLimiter(),
 		begun:     time.Now(),
 		sockets:   o.Sockets,
+		version:   o.Version,
+		stdout:    o.Stdout,
+		stderr:    o.Stderr,
+	}
+	if s.stdout == nil {
+		s.stdout = os.Stdout
+	}
+	if s.stderr == nil {
+		s.stderr = os.Stderr
 	}
 	s.scratches.New = newTCPScratch
 	if s.sockets <= 0 {
@@ -119,6 +141,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.handedOut.restore(s.store, s.log)
 	b := &builder{Server: s, serials: newSerials(s.store, s.log)}
 	sockets := &sockets{server: s}
+	watchers := &watchers{server: s}
 	notifier := newNotifier(s.log, exchangeNotify)
 	defer notifier.end()
 	look := time.NewTicker(renewEvery)
@@ -128,6 +151,7 @@ func (s *Server) Run(ctx context.Context) error {
 		if t := s.table.Load(); t.Generation > 0 {
 			if t.Generation != s.snapshot.Load().generation {
 				b.build(ctx, t)
+				watchers.apply(ctx, &t.DNS)
 			}
 			retry = sockets.apply(ctx, t.DNS.Listen)
 			// Whoever is told now may ask at once.
@@ -150,6 +174,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	sockets.apply(context.WithoutCancel(ctx), nil)
 	s.serving.Wait()
+	watchers.end()
 	b.end()
 	return nil
 }
@@ -212,14 +237,36 @@ func (s *Server) Zones() []ZoneStatus {
 
 // respond appends the response to a packet to dst; it returns nil where there
 // is none. It is the one way from a packet to a response. Over TCP it may leave
-// the response to r.transfer.
+// the response to r.transfer. What it counts by UDP is known after r.tally.tell.
 func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, shard int, tcp bool) []byte {
 	v := r.read(packet)
 	if v == ignore {
 		s.counts.drop(shard, dropMalformed)
 		return nil
 	}
+	r.outcome = result{rcode: noResponse}
+	chance := rand.Uint64()
+	out := s.decide(r, v, dst, packet, client, shard, tcp, uint32(chance))
+	if r.handsOver && r.transfer != nil {
+		return out
+	}
+	size := max(0, len(out)-len(dst))
+	if out != nil {
+		r.tally.add(&r.query, len(packet), size)
+		if tcp {
+			r.tally.tell(&s.counts.shards[shard%shards].tally, tcp)
+		}
+	}
+	if w := s.watch.Load(); w != nil && w.wants(uint32(chance>>32)) {
+		w.see(uint32(chance>>32), r, packet, out[len(out)-size:], client, shard, tcp)
+	}
+	return out
+}
+
+// decide is respond for a packet that was read.
+func (s *Server) decide(r *responder, v verdict, dst, packet []byte, client netip.Addr, shard int, tcp bool, random uint32) []byte {
 	snap := s.snapshot.Load()
+	r.generation = snap.generation
 	if r.cookie != nil {
 		snap.cookies.serve(&r.query, client, time.Now())
 		if r.question == nil && len(r.cookie) > clientCookieLen && !r.proven {
@@ -235,6 +282,11 @@ func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, sh
 			s.counts.drop(shard, dropRate)
 			return nil
 		}
+		if v == special { // what is not signed would be of no use
+			s.counts.drop(shard, dropRate)
+			return nil
+		}
+		r.tally.slipped++
 		if v == resolve && r.cookie != nil {
 			// RFC 7873 section 5.2.3: the client knows cookies and comes back with
 			// ours, which is less trouble for both than TCP.
@@ -242,13 +294,15 @@ func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, sh
 		}
 	}
 	if v == special {
-		if slip { // what is not signed would be of no use
-			s.counts.drop(shard, dropRate)
-			return nil
-		}
 		return s.special(r, dst, packet, snap, client, shard, tcp)
 	}
-	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: rand.Uint32(), slip: slip, client: client, idle: s.connections.idle()})
-	s.counts.count(shard, tcp, result)
+	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: random, slip: slip, client: client, idle: s.connections.idle()})
+	s.count(r, shard, tcp, result)
 	return out
+}
+
+// count takes down what became of the query in r.
+func (s *Server) count(r *responder, shard int, tcp bool, res result) {
+	r.outcome = res
+	s.counts.count(shard, tcp, res)
 }

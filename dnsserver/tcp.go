@@ -65,6 +65,7 @@ type connection struct {
 	listener *listener
 	prefix   uint64
 	client   netip.Addr
+	peer     peer
 
 	fresh atomic.Bool // no message was answered yet
 

@@ -52,7 +52,7 @@ func TestLoopPlaces(t *testing.T) {
 		l.wakeUp()
 		askOn(t, c)
 		before = loopHandle{0, before.generation + 1}
-		end(t, r, c)
+		hangUp(t, r, c)
 	}
 	r.stop() // the loop has ended: its places can be looked at
 	if len(l.places) != 1 || l.places[0].handle.generation != 20 || l.open != 0 {
@@ -60,8 +60,8 @@ func TestLoopPlaces(t *testing.T) {
 	}
 }
 
-// end closes a connection and waits until the server has.
-func end(t *testing.T, r *running, c net.Conn) {
+// hangUp closes a connection and waits until the server has.
+func hangUp(t *testing.T, r *running, c net.Conn) {
 	t.Helper()
 	c.Close()
 	eventually(t, func() error {

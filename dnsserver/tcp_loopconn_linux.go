@@ -3,6 +3,7 @@ package dnsserver
 import (
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"syscall"
@@ -59,8 +60,13 @@ func (l *tcpLoop) begin(fd int) {
 		l.free = append(l.free, c)
 	}
 	c := l.free[len(l.free)-1]
-	client := senderOf(&l.name).Addr()
+	from := senderOf(&l.name)
+	client := from.Addr()
 	c.listener, c.client, c.prefix = l.listener, client, prefixOf(client)
+	c.peer = peer{port: from.Port(), local: l.listener.bound, handsOver: true}
+	if l.server.watch.Load() != nil && l.listener.bound.Addr().IsUnspecified() {
+		c.peer.local = localOf(fd, l.listener.bound)
+	}
 	c.fresh.Store(true)
 	c.idleSince.Store(l.now.UnixNano())
 	if !l.server.connections.admit(&c.connection) {
@@ -80,6 +86,21 @@ func (l *tcpLoop) begin(fd int) {
 			c.end() // the host is short of something
 		}
 	}
+}
+
+// localOf returns the address of the socket of a connection, else bound.
+func localOf(fd int, bound netip.AddrPort) netip.AddrPort {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return bound
+	}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return bound
 }
 
 func (c *loopConnection) interest() uint32 {
@@ -204,6 +225,7 @@ func (c *loopConnection) answer(data []byte, begun bool) {
 			break
 		}
 		begin := len(out)
+		l.r.peer = c.peer
 		response := l.server.respond(&l.r, append(out, 0, 0), data[2:2+size], c.client, l.index, true)
 		if response == nil {
 			if c.write(out) {
@@ -365,7 +387,7 @@ func (c *loopConnection) handOver(out, data []byte) {
 		return
 	}
 	fresh := c.fresh.Load()
-	n := l.server.newNetConnection(tcp, l.listener, c.client)
+	n := l.server.newNetConnection(tcp, l.listener)
 	n.fresh.Store(fresh)
 	n.before = slices.Clone(data)
 	placed := l.server.connections.replace(&c.connection, &n.connection)

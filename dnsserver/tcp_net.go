@@ -33,8 +33,11 @@ type netConnection struct {
 	transferring atomic.Bool // the answer is a zone, which may take long
 }
 
-func (s *Server) newNetConnection(tcp *net.TCPConn, l *listener, client netip.Addr) *netConnection {
+func (s *Server) newNetConnection(tcp *net.TCPConn, l *listener) *netConnection {
+	from, local := tcp.RemoteAddr().(*net.TCPAddr).AddrPort(), tcp.LocalAddr().(*net.TCPAddr).AddrPort()
+	client := from.Addr().Unmap()
 	c := &netConnection{TCPConn: tcp}
+	c.peer = peer{port: from.Port(), local: netip.AddrPortFrom(local.Addr().Unmap(), local.Port())}
 	c.transport, c.listener, c.client, c.prefix = c, l, client, prefixOf(client)
 	c.fresh.Store(true)
 	c.idleSince.Store(time.Now().UnixNano())
@@ -76,8 +79,7 @@ func (s *Server) acceptTCP(socket *net.TCPListener, l *listener) {
 			continue
 		}
 		delay = acceptRetryFirst
-		client := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		c := s.newNetConnection(tcp, l, client)
+		c := s.newNetConnection(tcp, l)
 		if !s.connections.admit(&c.connection) {
 			s.counts.drop(shard, dropConnections)
 			tcp.Close()
@@ -114,6 +116,7 @@ func (s *Server) serveTCP(c *netConnection, shard int) {
 		scratch.in.Reset(io.MultiReader(bytes.NewReader(c.before), c))
 	}
 	r, in, out := &scratch.r, scratch.in, scratch.out
+	r.peer = c.peer
 	for {
 		if !c.waitMessage(in, s.connections.idle()) {
 			return

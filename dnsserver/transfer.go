@@ -125,7 +125,7 @@ func (s *Server) special(r *responder, dst, packet []byte, snap *snapshot, clien
 	}
 	base := len(dst)
 	out, result := r.answer(dst, snap, v, conversation{tcp: tcp, random: randomOf(now), client: client, room: sig.room(), idle: s.connections.idle()})
-	s.counts.count(shard, tcp, result)
+	s.count(r, shard, tcp, result)
 	return sig.sign(out, base, now)
 }
 
@@ -193,7 +193,7 @@ func (s *Server) sendOne(r *responder, t *transfer, dst []byte, client netip.Add
 		e.restart(dst)
 		_ = e.write() // it fits, and nothing else can go wrong
 	}
-	s.counts.count(shard, tcp, result{t.zone, rcodeSuccess, false})
+	s.count(r, shard, tcp, result{t.zone, rcodeSuccess, false})
 	s.transferred(t, client, t.result)
 	return out
 }
@@ -225,7 +225,7 @@ func (s *Server) stream(c *netConnection, r *responder, pending []byte, shard in
 		s.transferred(t, c.client, sentBusy)
 		r.rcode = rcodeServFail
 		out, result := r.answer([]byte{0, 0}, s.snapshot.Load(), reject, conversation{tcp: true, room: t.signer.room(), idle: s.connections.idle()})
-		s.counts.count(shard, true, result)
+		s.count(r, shard, true, result)
 		return write(withLength(t.signer.sign(out, 2, time.Now()))) == nil
 	}
 	defer s.transfers.end(c.client)
@@ -237,7 +237,7 @@ func (s *Server) stream(c *netConnection, r *responder, pending []byte, shard in
 		s.transferred(t, c.client, sentFailed)
 		return false
 	}
-	s.counts.count(shard, true, result{t.zone, rcodeSuccess, false})
+	s.count(r, shard, true, result{t.zone, rcodeSuccess, false})
 	s.transferred(t, c.client, t.result)
 	return true
 }

@@ -38,6 +38,7 @@ func (c singleSocket) serve(s *Server, l *listener, shard int) {
 		control  = make([]byte, controlLen)
 		failing  = false
 	)
+	r.local = l.bound
 	for {
 		n, controls, _, client, err := c.ReadMsgUDPAddrPort(packet, control)
 		if err != nil {
@@ -59,7 +60,9 @@ func (c singleSocket) serve(s *Server, l *listener, shard int) {
 			s.counts.drop(shard, dropPort)
 			continue
 		}
+		r.port, r.control = client.Port(), control[:controls]
 		out := s.respond(&r, response[:0], packet[:n], client.Addr().Unmap(), shard, false)
+		r.tally.tell(&s.counts.shards[shard%shards].tally, false)
 		if out == nil {
 			continue
 		}

@@ -79,3 +79,23 @@ func replySource(control []byte) []byte {
 	}
 	return nil
 }
+
+// destination returns the address that a packet was sent to by its control
+// message, the zero value where that does not say.
+func destination(control []byte) netip.Addr {
+	if len(control) < unix.SizeofCmsghdr {
+		return netip.Addr{}
+	}
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+	if int(h.Len) > len(control) {
+		return netip.Addr{}
+	}
+	data := control[unix.CmsgLen(0):]
+	switch {
+	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && int(h.Len) >= unix.CmsgLen(unix.SizeofInet4Pktinfo):
+		return netip.AddrFrom4([4]byte(data[8:12])) // ipi_addr
+	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && int(h.Len) >= unix.CmsgLen(unix.SizeofInet6Pktinfo):
+		return netip.AddrFrom16([16]byte(data[:16]))
+	}
+	return netip.Addr{}
+}

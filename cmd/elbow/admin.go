@@ -5,6 +5,7 @@ import (
 
 	"haslohas.com/elbow/admin"
 	"haslohas.com/elbow/config"
+	"haslohas.com/elbow/dnsserver"
 	"haslohas.com/elbow/health"
 )
 
@@ -22,6 +23,7 @@ func newAdmin(e *elbow, c config.Admin) *admin.Server {
 		Zones:     e.zones,
 		Sources:   e.sources,
 		Explain:   e.explain,
+		Top:       e.top,
 		Operator:  operator(e.checker),
 		Minions:   e.minions,
 		Inherited: e.inherited("admin"),
@@ -56,6 +58,26 @@ func (e *elbow) sources() []admin.Source {
 func (e *elbow) explain(name string) (admin.Explanation, bool) {
 	x, ok := e.names.Explain(name)
 	return admin.Explanation(x), ok
+}
+
+func (e *elbow) top() (admin.Top, bool) {
+	t, counted := e.names.Top()
+	entries := func(in []dnsserver.TopEntry) []admin.TopEntry {
+		var out []admin.TopEntry
+		for _, x := range in {
+			out = append(out, admin.TopEntry(x))
+		}
+		return out
+	}
+	return admin.Top{
+		Window:  int(t.Window.Seconds()),
+		Queries: t.Queries,
+		Absent:  t.Absent,
+		Names:   entries(t.Names),
+		Clients: entries(t.Clients),
+		Missing: entries(t.Missing),
+		Below:   entries(t.Below),
+	}, counted
 }
 
 func operator(c *health.Checker) admin.Operator {

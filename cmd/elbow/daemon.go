@@ -128,6 +128,9 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 		Registerer: e.registry,
 		Inherited:  e.inherited("dns"),
 		Sockets:    s.loops,
+		Version:    "elbow " + readBuild().version,
+		Stdout:     s.stdout,
+		Stderr:     s.stderr,
 	})
 	e.admin = newAdmin(e, cfg.Admin)
 	e.upgrades = newUpgrader(e)

@@ -67,7 +67,7 @@ same verdict.`,
 		inGroup("daemon", newRun(), newCheck(), newDemo())...,
 	)
 	root.AddCommand(
-		inGroup("ask", newStatus(), newWhy(), newDrain(), newUndrain(), newForce(), newUnforce())...,
+		inGroup("ask", newStatus(), newWhy(), newTop(), newDrain(), newUndrain(), newForce(), newUnforce())...,
 	)
 	root.AddCommand(newDNSSEC(), newVersion())
 	return root

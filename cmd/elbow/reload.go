@@ -44,9 +44,12 @@ type reloader struct {
 
 func newReloader(e *elbow, first *config.Config) *reloader {
 	r := &reloader{
-		path:    e.path,
-		apply:   e.catalog.Apply,
-		reopen:  e.connLog.Reopen,
+		path:  e.path,
+		apply: e.catalog.Apply,
+		reopen: func() error {
+			e.names.Reopen()
+			return e.connLog.Reopen()
+		},
 		upgrade: e.upgrades.ifChanged,
 		log:     e.log,
 		serving: &e.serving,

@@ -28,11 +28,11 @@ backends come from.`,
   elbow status --json | jq '.services[].backends[] | select(.state == "down")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			show := func(w io.Writer, s admin.Status) error {
-				return admin.WriteStatus(w, s, admin.TextOptions{Color: isTerminal(w)})
-			}
-			if asJSON {
-				show = writeJSON[admin.Status]
+			show := func(w io.Writer, s admin.Status, color bool) error {
+				if asJSON {
+					return writeJSON(w, s)
+				}
+				return admin.WriteStatus(w, s, admin.TextOptions{Color: color})
 			}
 			client := admin.NewClient(socket)
 			if !watch {
@@ -40,11 +40,17 @@ backends come from.`,
 				if err != nil {
 					return err
 				}
-				return show(cmd.OutOrStdout(), s)
+				return show(cmd.OutOrStdout(), s, isTerminal(cmd.OutOrStdout()))
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			return watchStatus(ctx, client, cmd.OutOrStdout(), !asJSON, show)
+			return everySecond(ctx, cmd.OutOrStdout(), !asJSON, func(ctx context.Context, w io.Writer, color bool) error {
+				s, err := client.Status(ctx)
+				if err != nil {
+					return err
+				}
+				return show(w, s, color)
+			})
 		},
 	}
 	socketFlag(cmd, &socket)
@@ -53,31 +59,27 @@ backends come from.`,
 	return cmd
 }
 
-// watchStatus shows the status every second, on a terminal in place of the
-// one before, until ctx ends.
-func watchStatus(ctx context.Context, client *admin.Client, w io.Writer, inPlace bool,
-	show func(io.Writer, admin.Status) error) error {
+// everySecond has show write a page every second, on a terminal in place of
+// the one before if that is wanted, until ctx ends.
+func everySecond(ctx context.Context, w io.Writer, inPlace bool,
+	show func(ctx context.Context, w io.Writer, color bool) error) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	inPlace = inPlace && isTerminal(w)
 	for {
-		s, err := client.Status(ctx)
+		var page bytes.Buffer
+		if inPlace {
+			page.WriteString("\x1b[H\x1b[2J") // home, clear: ECMA-48 CUP and ED
+		}
+		err := show(ctx, &page, inPlace)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		var page bytes.Buffer
-		if inPlace && isTerminal(w) {
-			page.WriteString("\x1b[H\x1b[2J") // home, clear: ECMA-48 CUP and ED
-			if err := admin.WriteStatus(&page, s, admin.TextOptions{Color: true}); err != nil {
-				return err
-			}
-		} else if err := show(&page, s); err != nil {
-			return err
-		}
 		if _, err := w.Write(page.Bytes()); err != nil {
-			return fmt.Errorf("writing the status: %w", err)
+			return fmt.Errorf("writing the page: %w", err)
 		}
 		select {
 		case <-tick.C:
