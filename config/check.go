@@ -63,6 +63,7 @@ func (d *decoder) checkServices(c *Config) {
 		d.checkBackends(s, at+".backends", c.Host.Addresses)
 		d.checkMatch(s.Service, at+".match")
 		d.checkProbe(&s.Probe, at+".probe")
+		s.OwnProbe = d.has(at+".probe.type") || d.has(at+".probe.port") || d.has(at+".probe.path")
 		d.checkUDP(s.Service, at)
 		if !d.has(at+".probe.proxyProtocol") && s.Probe.Port == 0 {
 			s.Probe.Proxy = s.ProxyProtocol.Send // the same port expects the same header
@@ -81,14 +82,15 @@ func (d *decoder) checkBackends(s *Service, at string, own []netip.Addr) {
 	case !d.has(at) || d.bad(at):
 		return
 	case len(kinds) == 0:
-		d.fail(at, "has no kind; want one of static, file")
+		d.fail(at, "has no kind; want one of static, file, kubernetes")
 	case len(kinds) > 1:
 		d.fail(at, "has the kinds %s; want exactly one", strings.Join(kinds, " and "))
 	case kinds[0] == "file":
 		s.Source.Kind = File
-		if s.Source.File == "" && !d.bad(at+".file") {
-			d.fail(at+".file", "is empty")
-		}
+		d.checkFile(&s.Source.File, at+".file")
+	case kinds[0] == "kubernetes":
+		s.Source.Kind = FromKubernetes
+		d.checkKubernetes(&s.Source.Kubernetes, at+".kubernetes")
 	case kinds[0] == "static":
 		d.checkStatic(s, at+".static", own)
 	}

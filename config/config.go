@@ -27,6 +27,8 @@ type Config struct {
 	DNS      pool.DNS
 	Services []Service // in the order of the file; names are unique
 
+	Kubernetes Kubernetes
+
 	file        string   // the configuration itself
 	secretFiles []string // of dns.keys and dns.cookies
 }
@@ -49,29 +51,30 @@ type Log struct {
 type Service struct {
 	*pool.Service
 	Source Source
+
+	// OwnProbe: the file says what the probes ask for, not only how often.
+	OwnProbe bool
 }
 
-// A Source says where the endpoints of a service come from.
+// A Source says where the endpoints of a service come from: Kind, and the field
+// of that name.
 type Source struct {
-	Kind   SourceKind
-	File   string          // File: path of the list that is watched
-	Static []pool.Endpoint // Static: sorted by Address, which is unique
+	Kind       SourceKind
+	Static     []pool.Endpoint // sorted by Address, which is unique
+	File       FileSource
+	Kubernetes KubernetesSource
 }
 
 // SourceKind is a kind of [Source].
 type SourceKind uint8
 
 const (
-	Static SourceKind = iota // they stand in the configuration
-	File                     // they stand in a file of their own, in the file_sd format of Prometheus
+	Static         SourceKind = iota // they stand in the configuration
+	File                             // they stand in a file of their own, which is watched
+	FromKubernetes                   // they are asked of a cluster
 )
 
-func (k SourceKind) String() string {
-	if k == File {
-		return "file"
-	}
-	return "static"
-}
+func (k SourceKind) String() string { return [...]string{"static", "file", "kubernetes"}[k] }
 
 // Load reads the configuration file at path and the zone files it names. What
 // is wrong with the content is an [Errors].

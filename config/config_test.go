@@ -175,7 +175,8 @@ services:
 			SlowStart:                30 * time.Second,
 			Endpoints:                endpoints,
 		},
-		Source: Source{Kind: Static, Static: endpoints},
+		Source:   Source{Kind: Static, Static: endpoints},
+		OwnProbe: true,
 	}
 	if diff := cmp.Diff(want, got, values); diff != "" {
 		t.Errorf("service (-want +got):\n%s", diff)
@@ -287,7 +288,7 @@ services:
 	if z := c.DNS.Zones; z[0].Name != "a.test" || z[1].Records != "@ SOA . . 1 2 3 4 5\n" {
 		t.Errorf("zones %+v and %+v: want them sorted, and the records of b.test", z[0], z[1])
 	}
-	if s, want := c.Services[0].Source, filepath.Join(dir, "targets.json"); s.Kind != File || s.File != want {
+	if s, want := c.Services[0].Source, filepath.Join(dir, "targets.json"); s.Kind != File || s.File.Path != want {
 		t.Errorf("source %+v, want the file %s", s, want)
 	}
 	if c.StateDir != filepath.Join(dir, "state") || c.Admin.Socket != filepath.Join(dir, "elbow.sock") {
@@ -451,5 +452,43 @@ func TestMatchIsBounded(t *testing.T) {
 		strings.Join(names, ","), strings.Join(protocols, ",")))
 	if err == nil || !strings.Contains(err.Error(), "makes 32000 combinations of name, protocol and listener, at most 16384 are allowed") {
 		t.Errorf("Parse: %v", err)
+	}
+}
+
+func TestKubernetesSources(t *testing.T) {
+	tests := []struct {
+		backends string
+		want     Source
+	}{
+		{"kubernetes: {selector: 'name=http', port: 80}",
+			Source{Kind: FromKubernetes, Kubernetes: KubernetesSource{Namespace: "default", Selector: "name=http", Port: Port{Number: 80}}}},
+		{"kubernetes: {namespace: shop, selector: '', port: web, via: podIP, includeExcludedNodes: true}",
+			Source{Kind: FromKubernetes, Kubernetes: KubernetesSource{Namespace: "shop", Port: Port{Name: "web"}, Via: ViaPodIP, IncludeExcluded: true}}},
+		{"kubernetes: {service: web, port: http}",
+			Source{Kind: FromKubernetes, Kubernetes: KubernetesSource{Namespace: "default", Service: "web", Port: Port{Name: "http"}, Via: ViaPodIP}}},
+		{"kubernetes: {service: web, port: '80', via: nodePort}",
+			Source{Kind: FromKubernetes, Kubernetes: KubernetesSource{Namespace: "default", Service: "web", Port: Port{Number: 80}, Via: ViaNodePort}}},
+		{"file: /pods.json", Source{Kind: File, File: FileSource{Path: "/pods.json"}}},
+		{"file: {path: /pods.json, port: 80, selector: '!old', via: podIP}",
+			Source{Kind: File, File: FileSource{Path: "/pods.json", Port: Port{Number: 80}, Selector: "!old", Via: ViaPodIP}}},
+	}
+	for _, test := range tests {
+		c := mustParse(t, "services: [{name: a, listen: ['127.0.0.1:0'], backends: {"+test.backends+"}}]")
+		if diff := cmp.Diff(test.want, c.Services[0].Source); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.backends, diff)
+		}
+	}
+}
+
+// What a source knows about the probe counts unless the file says what is
+// asked; times alone do not say it.
+func TestOwnProbe(t *testing.T) {
+	for probe, want := range map[string]bool{
+		"{}": false, "{interval: 1s, fall: 1}": false, "{type: tcp}": true, "{port: 80}": true, "{type: http, path: /}": true,
+	} {
+		c := mustParse(t, "services: [{name: a, listen: ['127.0.0.1:0'], backends: {static: ['10.0.0.1:80']}, probe: "+probe+"}]")
+		if got := c.Services[0].OwnProbe; got != want {
+			t.Errorf("%s: own probe %t, want %t", probe, got, want)
+		}
 	}
 }

@@ -65,7 +65,10 @@ func (d *decoder) config(root *yaml.Node) *Config {
 			{"top", boolean(&c.DNS.Top)},
 		}.rule()},
 		{"services", list(&c.Services, maxServices, service)},
-		{"kubernetes", unavailable()},
+		{"kubernetes", section{
+			{"kubeconfig", path(&c.Kubernetes.Kubeconfig)},
+			{"loadBalancerClass", unavailable()},
+		}.rule()},
 		{"aws", unavailable()},
 	}.rule())
 	d.check(c)

@@ -71,7 +71,7 @@ func check(t *testing.T, c *Config, s Service) {
 			t.Errorf("endpoint %s comes after %s", e.Address, s.Endpoints[i-1].Address)
 		}
 	}
-	if (s.Source.Kind == Static) != (len(s.Endpoints) > 0) || (s.Source.Kind == File) != (s.Source.File != "") {
+	if (s.Source.Kind == Static) != (len(s.Endpoints) > 0) || (s.Source.Kind == File) != (s.Source.File.Path != "") {
 		t.Errorf("source %+v of %d endpoints", s.Source, len(s.Endpoints))
 	}
 	if p := s.Probe; p.Interval <= 0 || p.Timeout <= 0 || p.FastInterval <= 0 || p.DownInterval <= 0 || p.Rise < 1 || p.Fall < 1 {

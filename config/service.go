@@ -34,8 +34,8 @@ func service(to *Service) rule {
 		{"listen", listeners(s)},
 		{"backends", required(section{
 			{"static", list(&to.Source.Static, maxEndpoints, endpoint)},
-			{"file", path(&to.Source.File)},
-			{"kubernetes", unavailable()},
+			{"file", fileSource(&to.Source.File)},
+			{"kubernetes", kubernetesSource(&to.Source.Kubernetes)},
 			{"ec2", unavailable()},
 		}.rule())},
 		{"probe", probe(&s.Probe)},

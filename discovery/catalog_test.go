@@ -248,6 +248,40 @@ func TestReloadDoesNotWait(t *testing.T) {
 	})
 }
 
+func TestProbeThatASourceKnows(t *testing.T) {
+	known := Probe{Port: 32000, Path: "/healthz"}
+	store := new(memory)
+	own := service("own", newSaid(), key("k"))
+	own.OwnProbe = true
+	both := func(s *said) []Service {
+		web := service("web", s, key("k"))
+		web.Probe = pool.Probe{Type: pool.ProbeTCP, Interval: time.Second, Proxy: pool.ProxyV2}
+		return []Service{web, own}
+	}
+	want := pool.Probe{Type: pool.ProbeHTTP, Port: 32000, Path: "/healthz", Interval: time.Second,
+		Status: pool.StatusRanges{{First: 200, Last: 399}}}
+	inWorld(t, store, func(w *world) {
+		s := newSaid()
+		w.apply(both(s)...)
+		s.finds(1)
+		w.settle()
+		if got := w.last().Services[1].Probe; got.Type != pool.ProbeTCP || got.Proxy != pool.ProxyV2 {
+			t.Errorf("the source knows nothing, probe %+v", got)
+		}
+		s.updates <- Update{Endpoints: endpoints(1), Probe: known}
+		w.settle()
+		if got := w.last().Services; got[1].Probe != want || got[0].Probe != (pool.Probe{}) {
+			t.Errorf("probes %+v of web, %+v of who has its own", got[1].Probe, got[0].Probe)
+		}
+	})
+	inWorld(t, store, func(w *world) { // after a restart, the source is silent
+		w.apply(both(newSaid())...)
+		if got := w.last().Services[1].Probe; got != want {
+			t.Errorf("probe %+v after a restart", got)
+		}
+	})
+}
+
 func TestServicesShareASource(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		first, second := newSaid(), newSaid()

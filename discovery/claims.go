@@ -96,7 +96,7 @@ func (l *loop) grantAll(services []Service) []wanted {
 
 	granted := make([]wanted, 0, len(named))
 	for _, s := range named {
-		w := wanted{Service: s.Service, sourceName: cmp.Or(s.SourceName, s.Name)}
+		w := wanted{Service: s.Service, sourceName: cmp.Or(s.SourceName, s.Name), ownProbe: s.OwnProbe}
 		w.source = newSource(s.Source, cmp.Or(s.SourceKey, w.sourceName), w.sourceName, l.updated, l.Log)
 		w.Listen, w.Match = grantListeners(l.held, &w, conflicts)
 		w.ListenUDP = grant(l.held, &w, s.ListenUDP, datagrams, conflicts)

@@ -45,10 +45,21 @@ type Source interface {
 type Update struct {
 	Endpoints []pool.Endpoint
 
+	// Probe is what the source knows about how to ask the endpoints for their
+	// health. The zero value: nothing.
+	Probe Probe
+
 	// Err, if not nil, says why there is no set; Endpoints is ignored and the
 	// last good set stays in force. It is logged when its text changes, so
 	// that should not contain what differs each time.
 	Err error
+}
+
+// A Probe is a GET over HTTP that endpoints answer with 200 to 399 if they are
+// well. It is comparable.
+type Probe struct {
+	Port uint16 // 0: there is none
+	Path string
 }
 
 // A Service is a wanted service and where its endpoints come from.
@@ -62,6 +73,10 @@ type Service struct {
 	// Source that came with it first keeps running; services with one key
 	// share it. Empty: SourceName.
 	SourceKey string
+
+	// OwnProbe: Probe of the pool.Service says what is asked; what the source
+	// knows about that is ignored. Its times hold in any case.
+	OwnProbe bool
 }
 
 // Want is everything that the configuration asks for.

@@ -21,12 +21,18 @@ const (
 	saveRetry = 30 * time.Second
 )
 
-// savedSet and savedEndpoint are the form in the Store. It is apart from
+// savedSet and those below are the form in the Store. It is apart from
 // package pool's so that a renamed field there does not lose what an older
 // version saved.
 type savedSet struct {
 	Updated   time.Time       `json:"updated"`
 	Endpoints []savedEndpoint `json:"endpoints"`
+	Probe     savedProbe      `json:"probe,omitzero"`
+}
+
+type savedProbe struct {
+	Port uint16 `json:"port"`
+	Path string `json:"path,omitempty"`
 }
 
 type savedEndpoint struct {
@@ -71,7 +77,7 @@ func (k *keeper) load() map[string]*goodSet {
 			k.log.Warn("a last good set of endpoints is not used", "key", key, "err", err)
 			continue
 		}
-		sets[key] = &goodSet{endpoints, s.Updated}
+		sets[key] = &goodSet{endpoints, Probe(s.Probe), s.Updated}
 	}
 	return sets
 }
@@ -141,7 +147,7 @@ func (k *keeper) save() {
 }
 
 func save(s *goodSet) savedSet {
-	saved := savedSet{Updated: s.updated, Endpoints: make([]savedEndpoint, len(s.endpoints))}
+	saved := savedSet{Updated: s.updated, Endpoints: make([]savedEndpoint, len(s.endpoints)), Probe: savedProbe(s.probe)}
 	for i, e := range s.endpoints {
 		saved.Endpoints[i] = savedEndpoint{e.Address, e.Node, e.Public, e.Zone, e.Weight, e.Priority, e.Phase == pool.Terminating}
 	}

@@ -31,7 +31,8 @@ type loop struct {
 
 // wanted is a Service after the conflicts were settled.
 type wanted struct {
-	pool.Service // with the listeners and hostnames it was granted
+	pool.Service      // with the listeners and hostnames it was granted
+	ownProbe     bool // see Service.OwnProbe
 	source       *source
 	sourceName   string
 	refused      []string // in words
@@ -141,6 +142,9 @@ func (l *loop) services(now time.Time) (services []*pool.Service, wait time.Dura
 		switch left := w.source.since.Add(patience).Sub(now); {
 		case w.source.good != nil:
 			next.Endpoints = w.source.good.endpoints
+			if !w.ownProbe {
+				next.Probe = w.source.good.probe.in(next.Probe)
+			}
 		case former != nil:
 			next.Endpoints = former.Endpoints
 		case !w.source.heard && left > 0:
@@ -157,6 +161,16 @@ func (l *loop) services(now time.Time) (services []*pool.Service, wait time.Dura
 	}
 	slices.SortFunc(services, func(a, b *pool.Service) int { return strings.Compare(a.Name, b.Name) })
 	return services, wait
+}
+
+// in returns p with the question of probe, if that is one.
+func (probe Probe) in(p pool.Probe) pool.Probe {
+	if probe.Port == 0 {
+		return p
+	}
+	p.Type, p.Port, p.Path, p.Proxy = pool.ProbeHTTP, probe.Port, probe.Path, pool.ProxyOff
+	p.Status = pool.StatusRanges{{First: 200, Last: 399}}
+	return p
 }
 
 // former returns the service of that name as it was last delivered, nil if

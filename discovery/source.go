@@ -22,6 +22,7 @@ var errReturned = errors.New("the source ended without being told to")
 // immutable.
 type goodSet struct {
 	endpoints []pool.Endpoint // sorted by address, unique
+	probe     Probe
 	updated   time.Time
 }
 
@@ -95,7 +96,7 @@ func (s *source) deliver(u Update) {
 	if err == nil {
 		var endpoints []pool.Endpoint
 		if endpoints, err = normal(u.Endpoints); err == nil {
-			good = &goodSet{endpoints, time.Now()}
+			good = &goodSet{endpoints, u.Probe, time.Now()}
 		}
 	}
 	s.mu.Lock()
@@ -136,8 +137,9 @@ func (s *source) replace(good *goodSet) (changed bool) {
 	if s.good != nil {
 		before = s.good.endpoints
 		if sameEndpoints(before, good.endpoints) {
-			s.good = &goodSet{before, good.updated}
-			return false
+			changed = s.good.probe != good.probe
+			s.good = &goodSet{before, good.probe, good.updated}
+			return changed
 		}
 	}
 	s.good = good

@@ -20,6 +20,7 @@ import (
 	"haslohas.com/elbow/config"
 	"haslohas.com/elbow/discovery"
 	"haslohas.com/elbow/discovery/file"
+	"haslohas.com/elbow/discovery/kubernetes"
 	"haslohas.com/elbow/discovery/static"
 	"haslohas.com/elbow/watch"
 )
@@ -33,8 +34,9 @@ type reloader struct {
 	reopen  func() error
 	upgrade func(context.Context) (taken bool) // where the program on the disk has changed
 	log     *slog.Logger
-	serving *atomic.Bool   // of the daemon: systemd is not told READY before it is
-	started *config.Config // whose keys that are read at start alone are in force
+	serving *atomic.Bool        // of the daemon: systemd is not told READY before it is
+	cluster *kubernetes.Cluster // of current
+	started *config.Config      // whose keys that are read at start alone are in force
 	current *config.Config
 	refused string // the last error that was logged, so that it is logged once
 
@@ -152,8 +154,12 @@ func (r *reloader) reload(why string) {
 }
 
 func (r *reloader) accept(c *config.Config) {
+	// An unchanged cluster stays: its sources share one connection.
+	if r.cluster == nil || c.Kubernetes.Kubeconfig != r.cluster.Kubeconfig {
+		r.cluster = kubernetes.New(kubernetes.Options{Kubeconfig: c.Kubernetes.Kubeconfig, Log: r.log})
+	}
 	r.current = c
-	r.apply(want(c, r.log))
+	r.apply(want(c, r.cluster, r.log))
 	r.successful.Set(1)
 	r.at.SetToCurrentTime()
 }
@@ -174,23 +180,54 @@ func needRestart(old, new *config.Config) []string {
 }
 
 // want translates a configuration into what the catalog is to find.
-func want(c *config.Config, log *slog.Logger) discovery.Want {
+func want(c *config.Config, cluster *kubernetes.Cluster, log *slog.Logger) discovery.Want {
 	w := discovery.Want{Host: c.Host, DNS: c.DNS}
 	for _, s := range c.Services {
-		d := discovery.Service{Service: *s.Service}
+		d := discovery.Service{Service: *s.Service, OwnProbe: s.OwnProbe}
+		d.SourceName = s.Name + "/" + s.Source.Kind.String()
 		switch s.Source.Kind {
 		case config.File:
-			d.Source = file.New(s.Source.File, log)
-			d.SourceName = s.Name + "/file"
-			d.SourceKey = "file " + s.Source.File
+			f := s.Source.File
+			d.Source = file.New(f.Path, file.Printed{
+				Port:     file.Port(f.Port),
+				Selector: f.Selector,
+				PodIP:    f.Via == config.ViaPodIP,
+			}, log)
+			d.SourceKey = "file " + f.Path
+			if f != (config.FileSource{Path: f.Path}) {
+				d.SourceKey += fmt.Sprintf(" %v %q %v", f.Port, f.Selector, f.Via)
+			}
+		case config.FromKubernetes:
+			d.Source = fromKubernetes(s.Source.Kubernetes, cluster)
+			k := s.Source.Kubernetes
+			d.SourceKey = fmt.Sprintf("kubernetes %q %s %q %q %v %v %t",
+				c.Kubernetes.Kubeconfig, k.Namespace, k.Selector, k.Service, k.Port, k.Via, k.IncludeExcluded)
 		default:
 			d.Source = static.New(s.Source.Static)
-			d.SourceName = s.Name + "/static"
 			d.SourceKey = fmt.Sprintf("static %v", s.Source.Static)
 		}
 		w.Services = append(w.Services, d)
 	}
 	return w
+}
+
+func fromKubernetes(k config.KubernetesSource, cluster *kubernetes.Cluster) discovery.Source {
+	if k.Service != "" {
+		return cluster.Service(kubernetes.Service{
+			Namespace:       k.Namespace,
+			Name:            k.Service,
+			Port:            kubernetes.Port(k.Port),
+			NodePort:        k.Via == config.ViaNodePort,
+			IncludeExcluded: k.IncludeExcluded,
+		})
+	}
+	return cluster.Pods(kubernetes.Pods{
+		Namespace:       k.Namespace,
+		Selector:        k.Selector,
+		Port:            kubernetes.Port(k.Port),
+		HostPort:        k.Via == config.ViaHostPort,
+		IncludeExcluded: k.IncludeExcluded,
+	})
 }
 
 // reloading is what sd_notify(3) wants to hear when a reload begins.

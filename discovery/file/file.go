@@ -1,5 +1,6 @@
 // Package file is the source of endpoints that stand in a file which another
-// program writes, in the file_sd format of Prometheus.
+// program writes, in the file_sd format of Prometheus or as kubectl prints pods
+// and nodes.
 //
 // Whoever writes the file should write another one and rename it into place:
 // of a file that is written where it stands, half may be read.
@@ -22,19 +23,20 @@ import (
 const maxSize = 16 << 20
 
 type source struct {
-	path string
-	log  *slog.Logger
+	path    string
+	printed Printed
+	log     *slog.Logger
 }
 
 // New returns a Source that follows the file at path: it is read anew each
 // time it is written, replaced or comes back, also where path leads over
 // symbolic links that are swapped. A file that is missing or has an error
-// is delivered as one. log may be nil.
-func New(path string, log *slog.Logger) discovery.Source {
+// is delivered as one. printed counts where kubectl wrote it. log may be nil.
+func New(path string, printed Printed, log *slog.Logger) discovery.Source {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &source{path, log}
+	return &source{path, printed, log}
 }
 
 func (s *source) Run(ctx context.Context, deliver func(discovery.Update)) error {
@@ -59,7 +61,7 @@ func (f *follower) read() {
 	f.text = nil
 	var u discovery.Update
 	if u.Err = err; err == nil {
-		if u.Endpoints, u.Err = Parse(f.path, text); u.Err == nil {
+		if u.Endpoints, u.Err = Parse(f.path, text, f.printed); u.Err == nil {
 			f.text = text
 			f.log.Debug("targets read", "file", f.path, "targets", len(u.Endpoints))
 		}

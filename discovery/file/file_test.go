@@ -47,7 +47,7 @@ func (f *folder) follow() {
 	ctx, cancel := context.WithCancel(f.t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := New(f.join("targets"), nil).Run(ctx, func(u discovery.Update) { f.updates <- u }); err != nil {
+		if err := New(f.join("targets"), Printed{}, nil).Run(ctx, func(u discovery.Update) { f.updates <- u }); err != nil {
 			f.t.Errorf("Run: %v", err)
 		}
 	})
@@ -180,7 +180,7 @@ func TestUnchangedContentIsNoUpdate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "targets")
 	var updates []discovery.Update
 	f := follower{
-		source:  New(path, nil).(*source),
+		source:  New(path, Printed{}, nil).(*source),
 		deliver: func(u discovery.Update) { updates = append(updates, u) },
 	}
 	for range 3 {

@@ -46,11 +46,16 @@ const (
 //     separated by commas
 //   - phase: serving (default) or terminating
 //
+// Or it reads what kubectl get -o json pods, nodes or both printed, of v1 and of
+// v1beta1, where nodes are minions: see [Printed]. Pods that run become
+// endpoints, whether they are ready or not: a list that was printed once says
+// nothing about now.
+//
 // A file that is empty altogether is an error, since it is more likely half
 // written than meant; the empty list is []. Errors begin with NAME:LINE.
-func Parse(name string, text []byte) ([]pool.Endpoint, error) {
+func Parse(name string, text []byte, printed Printed) ([]pool.Endpoint, error) {
 	p := parser{name: name, lines: make(map[netip.AddrPort]int)}
-	if err := p.parse(text); err != nil {
+	if err := p.parse(text, printed); err != nil {
 		return nil, err
 	}
 	return p.endpoints, nil
@@ -66,12 +71,15 @@ func (p *parser) errorf(line int, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %w", p.name, max(1, line), fmt.Errorf(format, args...))
 }
 
-func (p *parser) parse(text []byte) error {
+func (p *parser) parse(text []byte, printed Printed) error {
 	if len(text) > maxSize {
 		return p.errorf(1, "the file is larger than %d MiB", maxSize>>20)
 	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		return p.errorf(1, "the file is empty; no targets at all are written []")
+	}
+	if isPrinted(text) {
+		return p.parsePrinted(text, printed)
 	}
 	if marks(text) > maxMarks {
 		return p.errorf(1, "the file has more parts than %d targets can have", maxTargets)
