@@ -39,6 +39,7 @@ func newCluster(t *testing.T) *cluster {
 type pod struct {
 	c       *cluster
 	name    string
+	node    string
 	ip      netip.Addr
 	server  *http.Server
 	serving sync.WaitGroup
@@ -104,7 +105,7 @@ func (c *cluster) addPod(name string, spec podSpec) *pod {
 	c.t.Helper()
 	c.mu.Lock()
 	c.next++
-	p := &pod{c: c, name: name, ip: netip.AddrFrom4([4]byte{10, 244, byte(c.next >> 8), byte(c.next)})}
+	p := &pod{c: c, name: name, node: spec.node, ip: netip.AddrFrom4([4]byte{10, 244, byte(c.next >> 8), byte(c.next)})}
 	c.pods[name] = p
 	c.mu.Unlock()
 	port := corev1.ContainerPort{Name: "http", ContainerPort: 80, HostPort: spec.hostPort}
