@@ -238,8 +238,8 @@ func TestAPIServerAway(t *testing.T) {
 	since := sinces(t, "web")
 
 	// A restart of elbow in the meantime begins with the last good set.
-	b.stop()
 	l.end()
+	b.stop()
 	b.start()
 	awaitEligible(t, "web", 2)
 	l = startLoad(t, web)
