@@ -280,14 +280,7 @@ func TestSpeed(t *testing.T) {
 		ready = append(ready, time.Since(begun))
 		begun = time.Now()
 		p.terminate()
-		last, asked := begun, p.asked.Load()
-		for time.Since(begun) < time.Second {
-			if n := p.asked.Load(); n != asked {
-				last, asked = time.Now(), n
-			}
-			time.Sleep(time.Millisecond)
-		}
-		gone = append(gone, last.Sub(begun))
+		gone = append(gone, p.lastConnection(time.Second).Sub(begun))
 		p.finish()
 	}
 	l.end()
@@ -301,6 +294,20 @@ func TestSpeed(t *testing.T) {
 	if m := gone[len(gone)/2]; m > 100*time.Millisecond {
 		t.Errorf("a pod that is deleted gets connections for %s, more than 100ms", m)
 	}
+}
+
+// lastConnection looks on for that long and returns when the pod was asked last,
+// or when it began to look.
+func (p *pod) lastConnection(span time.Duration) time.Time {
+	last, asked := time.Now(), p.asked.Load()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for end := last.Add(span); time.Now().Before(end); <-look.C {
+		if n := p.asked.Load(); n != asked {
+			last, asked = time.Now(), n
+		}
+	}
+	return last
 }
 
 // A statusOfElbow is what /api/v1/status says, as far as it matters here.

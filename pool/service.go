@@ -33,9 +33,9 @@ type DNS struct {
 	// TrustECS are the resolvers that may say for whose subnet they ask, RFC 7871;
 	// empty: all.
 	TrustECS []netip.Prefix
-	QueryLog  QueryLog
-	Dnstap    Dnstap
-	Top       bool // what is asked most is kept for a few minutes
+	QueryLog QueryLog
+	Dnstap   Dnstap
+	Top      bool // what is asked most is kept for a few minutes
 }
 
 // A CookieSecret is a secret of DNS cookies that several servers of one
