@@ -4,9 +4,12 @@ import (
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"haslohas.com/elbow/pool"
 )
+
+// lastPriority is that of the endpoints on excluded nodes: they stand by. The
+// label says which nodes to use; it is no order to close a service whose nodes
+// all have it, as that of a cluster with one node, or whose others are down.
+const lastPriority = maxPriority
 
 // A node is what is used of one.
 type node struct {
@@ -44,23 +47,4 @@ func readNode(n *corev1.Node) *node {
 		}
 	}
 	return out
-}
-
-// preferOthers takes new connections from the endpoints that are excluded, as
-// long as there are others. The label of a node says which nodes to use; it is
-// no order to close a service whose nodes all have it, as that of a cluster
-// with one node.
-func preferOthers(endpoints []pool.Endpoint, excluded map[netip.AddrPort]bool) {
-	others := false
-	for _, e := range endpoints {
-		others = others || !excluded[e.Address] && e.Phase == pool.Serving
-	}
-	if !others {
-		return
-	}
-	for i := range endpoints {
-		if excluded[endpoints[i].Address] {
-			endpoints[i].Weight = 0
-		}
-	}
 }

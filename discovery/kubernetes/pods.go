@@ -85,7 +85,6 @@ func (c *Cluster) Pods(w Pods) discovery.Source {
 // that leaves nobody though there are pods that are ready, it is an error.
 func podEndpoints(w Pods, pods []*corev1.Pod, nodes []*corev1.Node) (endpoints []pool.Endpoint, complaints []string, err error) {
 	byName := nodesByName(nodes)
-	excluded := make(map[netip.AddrPort]bool)
 	for _, p := range pods {
 		terminating := p.DeletionTimestamp != nil
 		if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed || !terminating && !ready(p) {
@@ -110,7 +109,7 @@ func podEndpoints(w Pods, pods []*corev1.Pod, nodes []*corev1.Node) (endpoints [
 		if node != nil {
 			e.Zone, e.Public = node.zone, node.public
 			if node.excluded && !w.IncludeExcluded {
-				excluded[address] = true
+				e.Priority = lastPriority
 			}
 		}
 		endpoints = append(endpoints, e)
@@ -118,7 +117,6 @@ func podEndpoints(w Pods, pods []*corev1.Pod, nodes []*corev1.Node) (endpoints [
 	if len(endpoints) == 0 && len(complaints) > 0 {
 		return nil, nil, fmt.Errorf("no pod can be reached: %s", complaints[0])
 	}
-	preferOthers(endpoints, excluded)
 	return endpoints, complaints, nil
 }
 

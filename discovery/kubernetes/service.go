@@ -224,7 +224,6 @@ func nodePorts(w Service, s *corev1.Service, port corev1.ServicePort, behind []p
 		}
 	}
 	var u discovery.Update
-	excluded := make(map[netip.AddrPort]bool)
 	for _, n := range nodes {
 		if !n.internal.IsValid() {
 			continue
@@ -247,11 +246,10 @@ func nodePorts(w Service, s *corev1.Service, port corev1.ServicePort, behind []p
 			e.Phase = pool.Terminating
 		}
 		if n.excluded && !w.IncludeExcluded {
-			excluded[e.Address] = true
+			e.Priority = lastPriority
 		}
 		u.Endpoints = append(u.Endpoints, e)
 	}
-	preferOthers(u.Endpoints, excluded)
 	if check := s.Spec.HealthCheckNodePort; local && check > 0 && check <= 65535 {
 		u.Probe = discovery.Probe{Port: uint16(check), Path: "/healthz"}
 	}
