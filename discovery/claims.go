@@ -15,7 +15,10 @@ type holders map[claim]string
 // A claim is what only one service can have, in words.
 type claim string
 
-func hostname(h string) claim { return claim("hostname " + h) }
+// name is the claim to a name in DNS, whatever is to be answered there.
+func name(n string) claim { return claim("name " + n) }
+
+func serviceName(n pool.ServiceName) claim { return name(n.Name) }
 
 // connections is the claim to those of a listener that k stands for.
 func connections(a netip.AddrPort, k pool.MatchKey) claim {
@@ -42,7 +45,16 @@ func claimsOf(s *Service) []claim {
 		claims = append(claims, datagrams(a))
 	}
 	for _, h := range s.Hostnames {
-		claims = append(claims, hostname(h))
+		claims = append(claims, name(h))
+	}
+	for _, n := range s.Naming.SRV {
+		claims = append(claims, serviceName(n))
+	}
+	for _, n := range s.Naming.SVCB {
+		claims = append(claims, serviceName(n))
+	}
+	for _, n := range s.Naming.Status {
+		claims = append(claims, name(n))
 	}
 	return claims
 }
@@ -100,7 +112,10 @@ func (l *loop) grantAll(services []Service) []wanted {
 		w.source = newSource(s.Source, cmp.Or(s.SourceKey, w.sourceName), w.sourceName, l.updated, l.Log)
 		w.Listen, w.Match = grantListeners(l.held, &w, conflicts)
 		w.ListenUDP = grant(l.held, &w, s.ListenUDP, datagrams, conflicts)
-		w.Hostnames = grant(l.held, &w, s.Hostnames, hostname, conflicts)
+		w.Hostnames = grant(l.held, &w, s.Hostnames, name, conflicts)
+		w.Naming.SRV = grant(l.held, &w, s.Naming.SRV, serviceName, conflicts)
+		w.Naming.SVCB = grant(l.held, &w, s.Naming.SVCB, serviceName, conflicts)
+		w.Naming.Status = grant(l.held, &w, s.Naming.Status, name, conflicts)
 		if conflicts[conflict{s.Name, anotherService, s.Name}] {
 			w.refused = append(w.refused, "another service of this name is left out")
 		}

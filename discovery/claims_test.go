@@ -18,7 +18,7 @@ func TestConflicts(t *testing.T) {
 		w.apply(web, api)
 		w.wantSets("api: 0.0.0.0:81 api.example 2; web: 0.0.0.0:80 web.example 1")
 		w.wantStatus(SourceStatus{"web/test", 1, w.begin, ""},
-			SourceStatus{"api/test", 1, w.begin, `listener 0.0.0.0:80 belongs to service "web"; hostname web.example belongs to service "web"`})
+			SourceStatus{"api/test", 1, w.begin, `listener 0.0.0.0:80 belongs to service "web"; name web.example belongs to service "web"`})
 		w.wantLogged(2, "conflict, the claim is refused")
 		w.wantGauge("elbow_discovery_conflicts", 2)
 
@@ -55,6 +55,38 @@ func TestConflictsOfUDP(t *testing.T) {
 		w.wantStatus(SourceStatus{"a/test", 1, w.begin, ""},
 			SourceStatus{"b/test", 1, w.begin, `listener udp/0.0.0.0:53 belongs to service "a"`})
 		w.wantLogged(1, "conflict, the claim is refused")
+	})
+}
+
+// A name beside the hostnames belongs to one service too, whatever is answered
+// there.
+func TestConflictsOfServiceNames(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		web := service("web", fixed(endpoints(1)), answering("web.example"))
+		web.Naming.SRV = []pool.ServiceName{{Name: "_http._tcp.example"}}
+		web.Naming.Status = []string{"status.example"}
+		api := service("api", fixed(endpoints(2)), answering("status.example"))
+		api.Naming.SRV = []pool.ServiceName{{Name: "_http._tcp.example"}, {Name: "_api._tcp.example"}}
+		api.Naming.SVCB = []pool.ServiceName{{Name: "_8443._https.example"}}
+		api.Naming.Status = []string{"web.example"}
+		w.apply(web, api)
+		w.wantSets("api: 2; web: web.example 1")
+		w.wantStatus(SourceStatus{"web/test", 1, w.begin, ""},
+			SourceStatus{"api/test", 1, w.begin, `name status.example belongs to service "web"; name _http._tcp.example belongs to service "web"; name web.example belongs to service "web"`})
+		for _, s := range w.last().Services {
+			var names []string
+			for _, n := range s.OwnNames() {
+				names = append(names, n.Name)
+			}
+			want := map[string][]string{
+				"web": {"web.example", "_http._tcp.example", "status.example"},
+				"api": {"_api._tcp.example", "_8443._https.example"},
+			}
+			if diff := cmp.Diff(want[s.Name], names); diff != "" {
+				t.Errorf("names of %s, -want +got:\n%s", s.Name, diff)
+			}
+		}
+		w.wantGauge("elbow_discovery_conflicts", 3)
 	})
 }
 
