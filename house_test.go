@@ -44,13 +44,16 @@ var mayImport = map[string][]string{
 
 	"discovery/kubernetes": {"pool", "discovery", "watch"},
 
+	"amazon":     {},
+	"delegation": {"amazon", "dnssec", "pool"},
+
 	"acceptance": {},
 	"bench":      {},
 	"chaos":      {},
 
 	"internal/elbowtest": {},
 
-	"cmd/elbow": {"admin", "config", "discovery", "discovery/file", "discovery/kubernetes", "discovery/static",
+	"cmd/elbow": {"admin", "amazon", "config", "delegation", "discovery", "discovery/file", "discovery/kubernetes", "discovery/static",
 		"dnssec", "dnsserver", "handover", "health", "pool", "proxy", "state", "watch"},
 }
 
@@ -61,7 +64,10 @@ var standardOnly = []string{"pool", "labels", "state"}
 var foreign = []string{"k8s.io/", "github.com/aws/"}
 
 // onlyIn names the folders that may import foreign packages themselves.
-var onlyIn = map[string][]string{"k8s.io/": {"discovery/kubernetes"}}
+var onlyIn = map[string][]string{
+	"k8s.io/":         {"discovery/kubernetes"},
+	"github.com/aws/": {"amazon", "delegation", "discovery/ec2", "elasticip"},
+}
 
 type goPackage struct {
 	ImportPath string

@@ -30,6 +30,7 @@ func (d *decoder) check(c *Config) {
 	d.checkHostnames(c, zones)
 	d.checkNaming(c, zones)
 	d.checkListeners(c)
+	d.checkAWS(c)
 }
 
 func (d *decoder) checkHost(h *pool.Host) {

@@ -28,6 +28,7 @@ type Config struct {
 	Services []Service // in the order of the file; names are unique
 
 	Kubernetes Kubernetes
+	AWS        AWS
 
 	file        string   // the configuration itself
 	secretFiles []string // of dns.keys and dns.cookies

@@ -18,6 +18,7 @@ func defaultConfig() *Config {
 			Socket: "/run/elbow/elbow.sock",
 		},
 		Log: Log{Format: "text", Connections: "stdout"},
+		AWS: defaultAWS(),
 		DNS: pool.DNS{
 			RateLimit: pool.RateLimit{
 				PerSecond: 200,

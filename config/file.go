@@ -69,7 +69,7 @@ func (d *decoder) config(root *yaml.Node) *Config {
 			{"kubeconfig", path(&c.Kubernetes.Kubeconfig)},
 			{"loadBalancerClass", unavailable()},
 		}.rule()},
-		{"aws", unavailable()},
+		{"aws", aws(&c.AWS)},
 	}.rule())
 	d.check(c)
 	d.readCookies(c, cookieFile)
