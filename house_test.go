@@ -51,7 +51,8 @@ var mayImport = map[string][]string{
 	"bench":      {},
 	"chaos":      {},
 
-	"internal/elbowtest": {},
+	"internal/elbowtest":   {},
+	"internal/route53test": {},
 
 	"cmd/elbow": {"admin", "amazon", "config", "delegation", "discovery", "discovery/file", "discovery/kubernetes", "discovery/static",
 		"dnssec", "dnsserver", "handover", "health", "pool", "proxy", "state", "watch"},

@@ -60,7 +60,7 @@ func Load(ctx context.Context, o Options) (aws.Config, error) {
 	}
 	c, err := config.LoadDefaultConfig(ctx, settings...)
 	if err != nil {
-		return aws.Config{}, fmt.Errorf("reading the settings of AWS (AWS_* variables, ~/.aws): %s", oneLine(err.Error()))
+		return aws.Config{}, fmt.Errorf("reading the settings of AWS (AWS_* variables, ~/.aws): %s", OneLine(err.Error()))
 	}
 	return c, nil
 }

@@ -87,7 +87,7 @@ func Explain(what string, err error) error {
 	}
 	api, answered := errors.AsType[smithy.APIError](err)
 	if answered {
-		e.Code, e.Text = api.ErrorCode(), oneLine(api.ErrorMessage())
+		e.Code, e.Text = api.ErrorCode(), OneLine(api.ErrorMessage())
 		if e.Text == "" {
 			e.Text = e.Code
 		}
@@ -118,9 +118,9 @@ func Explain(what string, err error) error {
 	case answered:
 		e.Kind = Rejected
 	case unsent, unknownHost, untrusted, errors.Is(err, context.DeadlineExceeded):
-		e.Kind, e.Text = Network, "AWS could not be asked: "+oneLine(innermost(err).Error())
+		e.Kind, e.Text = Network, "AWS could not be asked: "+OneLine(innermost(err).Error())
 	default:
-		e.Text = oneLine(innermost(err).Error())
+		e.Text = OneLine(innermost(err).Error())
 		return e
 	}
 	e.Cure = cures[e.Kind]
@@ -179,8 +179,8 @@ func firstOf(s, otherwise string) string {
 // maxText bounds how much of what others say is repeated.
 const maxText = 600
 
-// oneLine is s without what would break a line or a terminal.
-func oneLine(s string) string {
+// OneLine is s without what would break a line or a terminal.
+func OneLine(s string) string {
 	s = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '

@@ -1,0 +1,169 @@
+package delegation
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"haslohas.com/elbow/dnssec"
+	"haslohas.com/elbow/pool"
+)
+
+// A Zone is one of ours, and what its parent zone has to know of it.
+type Zone struct {
+	Name        string            // lower case, without the final dot
+	NameServers []pool.NameServer // addresses are those of Name, wherever it lies; none: they are not known here
+	DS          []string          // in presentation format; none: the zone is not signed, or asks for none
+	TTL         time.Duration     // of all of it
+}
+
+// DS returns the DS records that the parent of z must have at now: one of each
+// key that is in the zone, which is what its CDS records ask for.
+func DS(z *pool.Zone, now time.Time) ([]string, error) {
+	if z.DNSSEC.Folder == "" || z.DNSSEC.CDS == pool.CDSWithdraw {
+		return nil, nil
+	}
+	var out []string
+	for _, f := range z.DNSSEC.Keys {
+		k, err := dnssec.Parse(z.Name, f.Public, string(f.Private))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Path, err)
+		}
+		if k.Times.Published(now) {
+			ds := k.DS()
+			out = append(out, fmt.Sprintf("%d %d %d %s", ds.KeyTag, ds.Algorithm, ds.DigestType, strings.ToUpper(ds.Digest)))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// below reports whether name is zone or lies in it.
+func below(name, zone string) bool {
+	return name == zone || strings.HasSuffix(name, "."+zone)
+}
+
+// Around returns the zone of all with the longest name that holds name, but is
+// not name itself.
+func Around(all []Zone, name string) (Zone, bool) {
+	var found Zone
+	for _, z := range all {
+		if z.Name != name && below(name, z.Name) && len(z.Name) > len(found.Name) {
+			found = z
+		}
+	}
+	return found, found.Name != ""
+}
+
+// A Set is the records of one type at one name.
+type Set struct {
+	Name   string   `json:"name"` // lower case, without the final dot
+	Type   string   `json:"type"`
+	TTL    int      `json:"ttl"`    // seconds
+	Values []string `json:"values"` // in presentation format, sorted; names with the final dot
+
+	// Special says what Route 53 makes of the set if it does not just answer
+	// these values: an alias, or one of several that it chooses from.
+	Special string `json:"special,omitempty"`
+}
+
+type key struct{ name, typ string }
+
+func (s *Set) key() key { return key{s.Name, s.Type} }
+
+func (s *Set) equal(other *Set) bool {
+	return s.key() == other.key() && s.TTL == other.TTL && s.Special == other.Special && slices.Equal(s.Values, other.Values)
+}
+
+func (s *Set) String() string { return s.Name + " " + s.Type }
+
+// order sorts a zone before what lies in it: by labels from the right, then by
+// type, NS first.
+func order(a, b Set) int {
+	return cmp.Or(
+		slices.Compare(reversed(a.Name), reversed(b.Name)),
+		cmp.Compare(rank(a.Type), rank(b.Type)),
+		cmp.Compare(a.Type, b.Type),
+	)
+}
+
+func reversed(name string) []string {
+	labels := strings.Split(name, ".")
+	slices.Reverse(labels)
+	return labels
+}
+
+func rank(typ string) int {
+	switch typ {
+	case "NS":
+		return 0
+	case "DS":
+		return 1
+	case "TXT":
+		return 3
+	}
+	return 2
+}
+
+// wanted returns the sets that the parent must hold for z. Name servers outside
+// have their addresses in another zone.
+func (z *Zone) wanted() []Set {
+	seconds := int(z.TTL / time.Second)
+	ns := Set{Name: z.Name, Type: "NS", TTL: seconds}
+	var out []Set
+	for _, n := range z.NameServers {
+		ns.Values = append(ns.Values, n.Name+".")
+		if !below(n.Name, z.Name) {
+			continue
+		}
+		for typ, addresses := range byFamily(n.Addresses) {
+			if len(addresses) > 0 {
+				out = append(out, Set{Name: n.Name, Type: addressTypes[typ], TTL: seconds, Values: addresses})
+			}
+		}
+	}
+	slices.Sort(ns.Values)
+	ns.Values = slices.Compact(ns.Values)
+	out = append(out, ns)
+	if len(z.DS) > 0 {
+		out = append(out, Set{Name: z.Name, Type: "DS", TTL: seconds, Values: slices.Sorted(slices.Values(z.DS))})
+	}
+	slices.SortFunc(out, order)
+	return out
+}
+
+var addressTypes = [...]string{"A", "AAAA"}
+
+// byFamily returns the addresses for A and for AAAA, sorted.
+func byFamily(addresses []netip.Addr) (out [2][]string) {
+	for _, a := range addresses {
+		a = a.Unmap()
+		i := 0
+		if a.Is6() {
+			i = 1
+		}
+		out[i] = append(out[i], a.String())
+	}
+	for i := range out {
+		slices.Sort(out[i])
+		out[i] = slices.Compact(out[i])
+	}
+	return out
+}
+
+// claimed are the sets that speak of the delegation of z, whoever wrote them:
+// an address of the wrong family leads astray as a wrong one does.
+func (z *Zone) claimed() map[key]bool {
+	out := map[key]bool{{z.Name, "NS"}: true, {z.Name, "DS"}: true}
+	for _, n := range z.NameServers {
+		if below(n.Name, z.Name) {
+			for _, typ := range addressTypes {
+				out[key{n.Name, typ}] = true
+			}
+		}
+	}
+	return out
+}
