@@ -167,3 +167,15 @@ func parseAddr(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	return a.Unmap(), err
 }
+
+// NewDS returns the zones that get DS records which were not there: their keys
+// must be served first, see [Verifier.CheckKeys].
+func (p *Proposal) NewDS() []Zone {
+	var out []Zone
+	for i, plan := range p.Plans {
+		if slices.ContainsFunc(plan.Changes, func(c Change) bool { return c.After != nil && c.After.Type == "DS" }) {
+			out = append(out, p.Zones[i])
+		}
+	}
+	return out
+}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"haslohas.com/elbow/dnssec"
 	"haslohas.com/elbow/pool"
 )
@@ -33,12 +35,16 @@ func DS(z *pool.Zone, now time.Time) ([]string, error) {
 			return nil, fmt.Errorf("%s: %w", f.Path, err)
 		}
 		if k.Times.Published(now) {
-			ds := k.DS()
-			out = append(out, fmt.Sprintf("%d %d %d %s", ds.KeyTag, ds.Algorithm, ds.DigestType, strings.ToUpper(ds.Digest)))
+			out = append(out, dsText(k.DS()))
 		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil
+}
+
+// dsText is the data of a DS record in presentation format.
+func dsText(ds *dns.DS) string {
+	return fmt.Sprintf("%d %d %d %s", ds.KeyTag, ds.Algorithm, ds.DigestType, strings.ToUpper(ds.Digest))
 }
 
 // below reports whether name is zone or lies in it.

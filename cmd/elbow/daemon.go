@@ -19,6 +19,7 @@ import (
 
 	"haslohas.com/elbow/admin"
 	"haslohas.com/elbow/config"
+	"haslohas.com/elbow/delegation"
 	"haslohas.com/elbow/discovery"
 	"haslohas.com/elbow/dnsserver"
 	"haslohas.com/elbow/health"
@@ -53,6 +54,7 @@ type elbow struct {
 	proxy    *proxy.Server
 	names    *dnsserver.Server
 	admin    *admin.Server
+	parents  *delegation.Keeper
 	reload   *reloader
 	upgrades *upgrader
 	store    *store
@@ -132,6 +134,7 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 		Stdout:     s.stdout,
 		Stderr:     s.stderr,
 	})
+	e.parents = delegation.NewKeeper(delegation.KeeperOptions{Log: e.log, Registerer: e.registry})
 	e.admin = newAdmin(e, cfg.Admin)
 	e.upgrades = newUpgrader(e)
 	e.reload = newReloader(e, cfg)
@@ -195,7 +198,7 @@ func (e *elbow) run(ctx context.Context) error {
 		return nil
 	})
 	for _, part := range []interface{ Run(context.Context) error }{
-		e.catalog, e.checker, e.names, e.admin, e.reload, e.upgrades,
+		e.catalog, e.checker, e.names, e.admin, e.parents, e.reload, e.upgrades,
 	} {
 		all.Go(func() error { return part.Run(rest) })
 	}

@@ -23,7 +23,8 @@ func main() {
 	os.Exit(execute(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// execute runs the command line args and returns its exit status.
+// execute runs the command line args and returns its exit status: 0, 1 for an error,
+// 2 for what differs.
 func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
@@ -33,6 +34,9 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	if errors.Is(err, errDiffers) {
+		return 2
 	}
 	if !errors.Is(err, errSaid) {
 		fmt.Fprintf(stderr, "elbow: %v\n", err)
@@ -69,7 +73,7 @@ same verdict.`,
 	root.AddCommand(
 		inGroup("ask", newStatus(), newWhy(), newTop(), newDrain(), newUndrain(), newForce(), newUnforce())...,
 	)
-	root.AddCommand(newDNSSEC(), newVersion())
+	root.AddCommand(newDelegation(), newDNSSEC(), newVersion())
 	return root
 }
 

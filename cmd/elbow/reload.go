@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"haslohas.com/elbow/config"
+	"haslohas.com/elbow/delegation"
 	"haslohas.com/elbow/discovery"
 	"haslohas.com/elbow/discovery/file"
 	"haslohas.com/elbow/discovery/kubernetes"
@@ -31,6 +32,7 @@ import (
 type reloader struct {
 	path    string
 	apply   func(discovery.Want)
+	keep    func(delegation.Settings)
 	reopen  func() error
 	upgrade func(context.Context) (taken bool) // where the program on the disk has changed
 	log     *slog.Logger
@@ -48,6 +50,7 @@ func newReloader(e *elbow, first *config.Config) *reloader {
 	r := &reloader{
 		path:  e.path,
 		apply: e.catalog.Apply,
+		keep:  e.parents.Apply,
 		reopen: func() error {
 			e.names.Reopen()
 			return e.connLog.Reopen()
@@ -160,6 +163,7 @@ func (r *reloader) accept(c *config.Config) {
 	}
 	r.current = c
 	r.apply(want(c, r.cluster, r.log))
+	r.keep(keepDelegation(c))
 	r.successful.Set(1)
 	r.at.SetToCurrentTime()
 }
