@@ -28,7 +28,10 @@ type Options struct {
 	Explain   func(name string) (Explanation, bool)            // what DNS would answer; false: the name is in no zone
 	Top       func() (Top, bool)                               // what DNS was asked most; false: that is not counted
 	Operator  Operator
-	Minions   Minions // of the demo; nil: there is no demo
+
+	Delegations func() []Delegation // how the parent zones lead to ours, sorted by zone
+
+	Minions Minions // of the demo; nil: there is no demo
 
 	// Inherited returns the sockets that the process before this one has
 	// opened for an address, as [Server.Sockets] named them there, once. They

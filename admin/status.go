@@ -25,7 +25,8 @@ type Status struct {
 	Services    []ServiceStatus `json:"services"`
 	Zones       []ZoneStatus    `json:"zones"`
 	Sources     []SourceStatus  `json:"sources"`
-	Transitions []Transition    `json:"transitions"` // the newest first, a bounded number
+	Delegations []Delegation    `json:"delegations,omitempty"` // none: nobody looks after them
+	Transitions []Transition    `json:"transitions"`           // the newest first, a bounded number
 }
 
 // Host is the machine that the daemon runs on.
@@ -106,6 +107,25 @@ type SourceStatus struct {
 	Updated   time.Time `json:"updated,omitzero"`
 }
 
+// A Delegation is how a parent zone leads to one of ours.
+type Delegation struct {
+	Zone     string              `json:"zone"`
+	Parent   string              `json:"parent"` // empty: not known
+	OK       bool                `json:"ok"`
+	Checked  time.Time           `json:"checked"`
+	Findings []DelegationFinding `json:"findings"`
+	Repair   string              `json:"repair,omitempty"` // why elbow, which is to, cannot put it right
+}
+
+// A DelegationFinding is something that is not as it must be.
+type DelegationFinding struct {
+	Code  string `json:"code"`
+	Level string `json:"level"` // error or warning
+	Where string `json:"where"` // a name, or the name and address of a server
+	Text  string `json:"text"`
+	Cure  string `json:"cure"` // what to do
+}
+
 // status gathers everything as it is now.
 func (s *Server) status() Status {
 	now := time.Now()
@@ -145,6 +165,9 @@ func (s *Server) status() Status {
 			st.Sources = append(st.Sources, out)
 		}
 		slices.SortFunc(st.Sources, func(a, b SourceStatus) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	if s.opts.Delegations != nil {
+		st.Delegations = s.opts.Delegations()
 	}
 	st.Verdict = overall(&st)
 	return st

@@ -143,7 +143,29 @@ func WriteStatus(w io.Writer, st Status, opts TextOptions) error {
 		}
 		p.table("", []string{"SOURCE", "ENDPOINTS", "AGE", "ERROR"}, rows)
 	}
+	if len(st.Delegations) > 0 {
+		p.line("")
+		p.delegations(st.Delegations, st.Time)
+	}
 	return p.flush(w)
+}
+
+func (p *printer) delegations(all []Delegation, now time.Time) {
+	var rows [][]cell
+	for _, d := range all {
+		state, colour := "ok", "ok"
+		if !d.OK {
+			state, colour = number(len(d.Findings), "finding"), "warn"
+		}
+		rows = append(rows, []cell{{text: d.Zone}, {text: d.Parent}, {text: state, colour: colour}, {text: age(now, d.Checked), right: true}, {text: d.Repair, colour: "bad"}})
+	}
+	p.table("", []string{"DELEGATION", "IN", "STATE", "AGE", "NOT REPAIRED"}, rows)
+	for _, d := range all {
+		for _, f := range d.Findings {
+			p.line("  %s: %s: %s", p.paint("warn", clean(f.Code)), clean(f.Where), clean(f.Text))
+			p.line("    %s", p.paint("dim", clean(f.Cure)))
+		}
+	}
 }
 
 func (p *printer) service(s *ServiceStatus, now time.Time) {

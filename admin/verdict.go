@@ -167,6 +167,9 @@ func overall(st *Status) Verdict {
 		if i := slices.IndexFunc(st.Sources, func(s SourceStatus) bool { return s.Error != "" }); i >= 0 {
 			return Verdict{Warn, "All backends are up, but source " + st.Sources[i].Name + " has an error"}
 		}
+		if i := slices.IndexFunc(st.Delegations, func(d Delegation) bool { return !d.OK }); i >= 0 {
+			return Verdict{Warn, "All backends are up, but the delegation of " + st.Delegations[i].Zone + " is not as it must be"}
+		}
 		of := " of " + number(len(st.Services), "service")
 		if backends == 1 {
 			return Verdict{OK, "The one backend" + of + " is up"}

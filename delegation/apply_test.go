@@ -154,9 +154,9 @@ func set(name, typ string, ttl int, records ...string) route53test.Set {
 func TestFollow(t *testing.T) {
 	s, p := account(t)
 	z := public()
-	z.DS = []string{"12345 13 2 " + digest}
+	z.Keys.DS = []string{"12345 13 2 " + digest}
 	apply(t, p, Options{}, z)
-	z.DS = nil
+	z.Keys.DS = nil
 	z.TTL = 10 * time.Minute
 	z.NameServers = []pool.NameServer{
 		{Name: "ns2.public.haslohas.com", Addresses: []netip.Addr{ip("54.93.167.96"), ip("2001:db8::1")}},
@@ -178,7 +178,7 @@ func TestRemove(t *testing.T) {
 	s, p := account(t, "www.haslohas.com. 300 IN A 192.0.2.1")
 	before := s.Records("Z1", "haslohas.com")
 	z := public()
-	z.DS = []string{"12345 13 2 " + digest}
+	z.Keys.DS = []string{"12345 13 2 " + digest}
 	apply(t, p, Options{}, z)
 	apply(t, p, Options{Remove: true}, z)
 	if diff := cmp.Diff(before, s.Records("Z1", "haslohas.com")); diff != "" {

@@ -234,6 +234,10 @@ func (k *Keeper) repair(ctx context.Context, s Settings, zones []Zone) []string 
 			continue
 		}
 		if len(proposal.NewDS()) > 0 {
+			if ds := proposal.Plans[0].young(z); ds != "" {
+				out[i] = fmt.Sprintf("the DS record %s waits until its key is in the zone for %s; elbow delegation apply does not wait", ds, young)
+				continue
+			}
 			if err := s.Verifier.CheckKeys(looking, z); err != nil {
 				out[i] = err.Error()
 				k.metrics.repairs("refused")
@@ -262,4 +266,19 @@ func (k *Keeper) tell(what, err string) {
 		k.log.Warn(what, "err", err)
 	}
 	k.said = err
+}
+
+// young returns a DS record that is to come and whose key is young; empty: none.
+func (p *Plan) young(z Zone) string {
+	for _, c := range p.Changes {
+		if c.After == nil || c.After.Type != "DS" {
+			continue
+		}
+		for _, ds := range c.After.Values {
+			if slices.Contains(z.Keys.Young, ds) && (c.Before == nil || !slices.Contains(c.Before.Values, ds)) {
+				return ds
+			}
+		}
+	}
+	return ""
 }

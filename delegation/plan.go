@@ -101,6 +101,10 @@ func Compare(z Zone, have []Set, owner string, consent Consent, remove bool) Pla
 		delete(claimed, c.Wanted[i].key())
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(c.owned), compareKeys) {
+		if k == (key{z.Name, "DS"}) && z.Keys.ByHand && !remove {
+			c.keep[k] = c.owned[k]
+			continue
+		}
 		if !slices.ContainsFunc(c.Wanted, func(s Set) bool { return s.key() == k }) {
 			c.drop(k)
 			delete(claimed, k)
@@ -223,7 +227,8 @@ func (c *comparison) hidden(z Zone, mark key) {
 		needed[w.Name] = true
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(c.have), compareKeys) {
-		if _, owned := c.owned[k]; owned || claimed[k] || k == mark || k.typ == "CNAME" && needed[k.name] {
+		_, owned := c.owned[k]
+		if owned || claimed[k] || k == mark || k == (key{z.Name, "DS"}) || k.typ == "CNAME" && needed[k.name] {
 			continue
 		}
 		if s := c.have[k]; known || c.consent.Hide {

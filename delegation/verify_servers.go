@@ -142,7 +142,7 @@ func (l *look) examine(ctx context.Context, s server, report *Report) *state {
 		}
 		serial, why := authoritative(r, l.zone.Name)
 		if why != "" {
-			report.add(Lame, s.String(), fmt.Sprintf("it does not serve the zone: %s, by %s", why, strings.ToUpper(network)),
+			report.add(Lame, s.String(), "it does not serve the zone: "+why,
 				"is the zone in dns.zones there, and the address that of this elbow or of a secondary that has the zone?")
 			continue
 		}
@@ -283,7 +283,7 @@ func (v *Verifier) CheckKeys(ctx context.Context, z Zone) error {
 			return
 		}
 		asked[i] = true
-		for _, ds := range z.DS {
+		for _, ds := range z.Keys.DS {
 			if !keyServed(r, ds) {
 				served[i] = fmt.Errorf("%s does not serve the key of the DS record %s", s, ds)
 			}
@@ -339,9 +339,9 @@ func (l *look) signed(r *referral, states []*state) {
 	case len(r.ds) > 0 && !slices.ContainsFunc(r.ds, matches):
 		l.report.add(DSWrong, name, fmt.Sprintf("no DS record in the parent zone (%s) is of a key of the zone: resolvers that validate answer none of its names", list(r.dsTexts())),
 			"elbow dnssec ds shows those of its keys; "+cureApply)
-	case len(r.ds) == 0 && len(keys) > 0 && len(l.zone.DS) > 0:
+	case len(r.ds) == 0 && len(keys) > 0 && len(l.zone.Keys.DS) > 0:
 		l.report.add(DSMissing, name, "it is signed, and the parent zone has no DS record of it: nobody validates it", cureApply)
-	case len(r.ds) > 0 && !slices.Equal(r.dsTexts(), slices.Sorted(slices.Values(l.zone.DS))):
-		l.report.add(DSStale, name, fmt.Sprintf("the DS records in the parent zone are %s, those of its keys %s", list(r.dsTexts()), list(l.zone.DS)), cureApply)
+	case len(r.ds) > 0 && !slices.Equal(r.dsTexts(), l.zone.Keys.DS) && !l.zone.Keys.ByHand:
+		l.report.add(DSStale, name, fmt.Sprintf("the DS records in the parent zone are %s, those of its keys %s", list(r.dsTexts()), list(l.zone.Keys.DS)), cureApply)
 	}
 }

@@ -18,28 +18,54 @@ import (
 type Zone struct {
 	Name        string            // lower case, without the final dot
 	NameServers []pool.NameServer // addresses are those of Name, wherever it lies; none: they are not known here
-	DS          []string          // in presentation format; none: the zone is not signed, or asks for none
 	TTL         time.Duration     // of all of it
+	Keys        Keys
 }
 
-// DS returns the DS records that the parent of z must have at now: one of each
-// key that is in the zone, which is what its CDS records ask for.
-func DS(z *pool.Zone, now time.Time) ([]string, error) {
-	if z.DNSSEC.Folder == "" || z.DNSSEC.CDS == pool.CDSWithdraw {
-		return nil, nil
+// Keys are what the parent is to know of the keys of a zone. The zero value: it
+// is not signed.
+type Keys struct {
+	DS    []string // in presentation format, sorted; none: there are to be none
+	Young []string // those of DS whose key is in the zone for less than a day
+
+	// ByHand: elbow leaves the DS records to somebody else.
+	ByHand bool
+}
+
+// young is how long a key is in the zone before the daemon, which nobody watches,
+// lets the parent point to it: until then there may be caches that have older
+// answers (RFC 6781 section 4.1).
+const young = 24 * time.Hour
+
+// KeysOf returns what the parent of z must know of its keys at now: a DS record
+// of each that is in the zone. It is what its CDS records ask for; where they ask
+// for nothing, neither does elbow here.
+func KeysOf(z *pool.Zone, now time.Time) (Keys, error) {
+	out := Keys{ByHand: z.DNSSEC.Folder != "" && z.DNSSEC.CDS == pool.CDSOff}
+	if z.DNSSEC.Folder == "" || z.DNSSEC.CDS != pool.CDSPublish {
+		return out, nil
 	}
-	var out []string
 	for _, f := range z.DNSSEC.Keys {
 		k, err := dnssec.Parse(z.Name, f.Public, string(f.Private))
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Path, err)
+			return Keys{}, fmt.Errorf("%s: %w", f.Path, err)
 		}
-		if k.Times.Published(now) {
-			out = append(out, dsText(k.DS()))
+		if !k.Times.Published(now) {
+			continue
+		}
+		ds := dsText(k.DS())
+		out.DS = append(out.DS, ds)
+		since := k.Times.Publish
+		if since.IsZero() || !k.Times.Activate.IsZero() && k.Times.Activate.Before(since) {
+			since = k.Times.Activate
+		}
+		if now.Before(since.Add(young)) {
+			out.Young = append(out.Young, ds)
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
+	slices.Sort(out.DS)
+	out.DS = slices.Compact(out.DS)
+	return out, nil
 }
 
 // dsText is the data of a DS record in presentation format.
@@ -134,8 +160,8 @@ func (z *Zone) wanted() []Set {
 	slices.Sort(ns.Values)
 	ns.Values = slices.Compact(ns.Values)
 	out = append(out, ns)
-	if len(z.DS) > 0 {
-		out = append(out, Set{Name: z.Name, Type: "DS", TTL: seconds, Values: slices.Sorted(slices.Values(z.DS))})
+	if len(z.Keys.DS) > 0 {
+		out = append(out, Set{Name: z.Name, Type: "DS", TTL: seconds, Values: z.Keys.DS})
 	}
 	slices.SortFunc(out, order)
 	return out
@@ -163,7 +189,10 @@ func byFamily(addresses []netip.Addr) (out [2][]string) {
 // claimed are the sets that speak of the delegation of z, whoever wrote them:
 // an address of the wrong family leads astray as a wrong one does.
 func (z *Zone) claimed() map[key]bool {
-	out := map[key]bool{{z.Name, "NS"}: true, {z.Name, "DS"}: true}
+	out := map[key]bool{{z.Name, "NS"}: true}
+	if !z.Keys.ByHand {
+		out[key{z.Name, "DS"}] = true
+	}
 	for _, n := range z.NameServers {
 		if below(n.Name, z.Name) {
 			for _, typ := range addressTypes {

@@ -28,6 +28,8 @@ func newAdmin(e *elbow, c config.Admin) *admin.Server {
 		Minions:   e.minions,
 		Inherited: e.inherited("admin"),
 		Log:       e.log,
+
+		Delegations: e.delegations,
 	})
 }
 
@@ -51,6 +53,18 @@ func (e *elbow) sources() []admin.Source {
 	var out []admin.Source
 	for _, s := range e.catalog.Sources() {
 		out = append(out, admin.Source(s))
+	}
+	return out
+}
+
+func (e *elbow) delegations() []admin.Delegation {
+	var out []admin.Delegation
+	for _, k := range e.parents.Kept() {
+		d := admin.Delegation{Zone: k.Zone, Parent: k.Parent, OK: k.OK(), Checked: k.At, Findings: []admin.DelegationFinding{}, Repair: k.Repair}
+		for _, f := range k.Findings {
+			d.Findings = append(d.Findings, admin.DelegationFinding{Code: string(f.Code), Level: string(f.Level), Where: f.Where, Text: f.Text, Cure: f.Cure})
+		}
+		out = append(out, d)
 	}
 	return out
 }

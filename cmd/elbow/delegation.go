@@ -94,11 +94,11 @@ func (d *delegating) load(cmd *cobra.Command) (*config.Config, []delegation.Zone
 func delegated(cfg *config.Config, now time.Time) (zones []delegation.Zone, within []string, err error) {
 	var all []delegation.Zone
 	for _, z := range cfg.DNS.Zones {
-		ds, err := delegation.DS(z, now)
+		keys, err := delegation.KeysOf(z, now)
 		if err != nil {
 			return nil, nil, err
 		}
-		all = append(all, delegation.Zone{Name: z.Name, NameServers: dnsserver.NameServers(z), DS: ds, TTL: cfg.AWS.Delegation.TTL})
+		all = append(all, delegation.Zone{Name: z.Name, NameServers: dnsserver.NameServers(z), Keys: keys, TTL: cfg.AWS.Delegation.TTL})
 	}
 	for _, z := range all {
 		if around, ours := delegation.Around(all, z.Name); ours {
