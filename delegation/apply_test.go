@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/google/go-cmp/cmp"
 
 	"haslohas.com/elbow/amazon"
@@ -35,6 +37,9 @@ func account(t *testing.T, records ...string) (*route53test.Server, *Parent) {
 	c, err := amazon.Load(t.Context(), amazon.Options{Endpoint: s.URL, DefaultRegion: "us-east-1"})
 	if err != nil {
 		t.Fatal(err)
+	}
+	c.Retryer = func() aws.Retryer {
+		return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = 5, time.Millisecond })
 	}
 	if transport, ok := c.HTTPClient.(interface{ GetTransport() *http.Transport }); ok {
 		t.Cleanup(transport.GetTransport().CloseIdleConnections)
@@ -320,6 +325,9 @@ func TestFaults(t *testing.T) {
 		faults    []route53test.Fault
 		says      []string // none: it succeeds
 	}{
+		"throttled for good":       {"ListResourceRecordSets", slices.Repeat([]route53test.Fault{route53test.Throttle}, 9), []string{"too many requests", "a minute"}},
+		"broken for good":          {"ListResourceRecordSets", slices.Repeat([]route53test.Fault{route53test.Broken}, 9), []string{"status 500", "a minute"}},
+		"dropped for good":         {"ListResourceRecordSets", slices.Repeat([]route53test.Fault{route53test.Lost}, 9), []string{"AWS could not be asked", "HTTPS"}},
 		"throttled for a while":    {"ListResourceRecordSets", []route53test.Fault{route53test.Throttle}, nil},
 		"busy for a while":         {"ChangeResourceRecordSets", []route53test.Fault{route53test.Busy}, nil},
 		"a dropped connection":     {"ChangeResourceRecordSets", []route53test.Fault{route53test.Lost}, nil},
@@ -396,7 +404,7 @@ func TestNobodyThere(t *testing.T) {
 	if c, err = amazon.Load(t.Context(), amazon.Options{Endpoint: "http://127.0.0.1:1", DefaultRegion: "us-east-1"}); err != nil {
 		t.Fatal(err)
 	}
-	c.RetryMaxAttempts = 1
+	c.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 	p.API = NewAPI(c)
 	_, err = p.Find(t.Context(), "public.haslohas.com")
 	check(t, err, "AWS could not be asked", "127.0.0.1:1", "connection refused")

@@ -96,6 +96,7 @@ func TestVerify(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			test.make(w)
 			r := w.verify()

@@ -102,13 +102,10 @@ func (s *nameServer) answer(m *dns.Msg, name string, typ uint16) {
 	}
 }
 
-// start opens a server at an address; port 0: any.
+// start opens a server at an address; port 0: one that is free for UDP and TCP.
 func (s *nameServer) start(t *testing.T) {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", s.addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := s.listen(t)
 	s.addr = netip.AddrPortFrom(s.addr.Addr(), pc.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 	serve := func(d *dns.Server) {
 		done := make(chan struct{})
@@ -120,13 +117,28 @@ func (s *nameServer) start(t *testing.T) {
 	}
 	serve(&dns.Server{PacketConn: pc, Handler: s})
 	if s.noTCP {
+		_ = l.Close() // the port was free, and refuses now
 		return
 	}
-	l, err := net.Listen("tcp", s.addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	serve(&dns.Server{Listener: l, Handler: s})
+}
+
+func (s *nameServer) listen(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for tries := 0; ; tries++ {
+		pc, err := net.ListenPacket("udp", s.addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", pc.LocalAddr().String())
+		if err == nil {
+			return pc, l
+		}
+		_ = pc.Close()
+		if s.addr.Port() != 0 || tries == 20 {
+			t.Fatal(err)
+		}
+	}
 }
 
 const childText = `
