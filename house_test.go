@@ -43,19 +43,24 @@ var mayImport = map[string][]string{
 	"discovery/file":   {"pool", "discovery", "labels", "watch"},
 
 	"discovery/kubernetes": {"pool", "discovery", "watch"},
+	"discovery/ec2":        {"amazon", "pool", "discovery"},
 
-	"amazon":     {},
-	"delegation": {"amazon", "dnssec", "pool"},
+	"amazon":          {},
+	"delegation":      {"amazon", "dnssec", "pool"},
+	"elasticip":       {"amazon"},
+	"elasticip/lease": {},
 
 	"acceptance": {},
 	"bench":      {},
 	"chaos":      {},
 
+	"internal/awstest":     {},
 	"internal/elbowtest":   {},
+	"internal/leasetest":   {},
 	"internal/route53test": {},
 
-	"cmd/elbow": {"admin", "amazon", "config", "delegation", "discovery", "discovery/file", "discovery/kubernetes", "discovery/static",
-		"dnssec", "dnsserver", "handover", "health", "pool", "proxy", "state", "watch"},
+	"cmd/elbow": {"admin", "amazon", "config", "delegation", "discovery", "discovery/ec2", "discovery/file", "discovery/kubernetes", "discovery/static",
+		"dnssec", "dnsserver", "elasticip", "elasticip/lease", "handover", "health", "pool", "proxy", "state", "watch"},
 }
 
 // standardOnly are the folders that import nothing from outside.
@@ -66,8 +71,8 @@ var foreign = []string{"k8s.io/", "github.com/aws/"}
 
 // onlyIn names the folders that may import foreign packages themselves.
 var onlyIn = map[string][]string{
-	"k8s.io/":         {"discovery/kubernetes"},
-	"github.com/aws/": {"amazon", "delegation", "discovery/ec2", "elasticip"},
+	"k8s.io/":         {"discovery/kubernetes", "elasticip/lease"},
+	"github.com/aws/": {"amazon", "delegation", "discovery/ec2", "elasticip", "internal/awstest"},
 }
 
 type goPackage struct {

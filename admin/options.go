@@ -27,6 +27,7 @@ type Options struct {
 	Sources   func() []Source                                  // of the discovery
 	Explain   func(name string) (Explanation, bool)            // what DNS would answer; false: the name is in no zone
 	Top       func() (Top, bool)                               // what DNS was asked most; false: that is not counted
+	ElasticIP func() (ElasticIP, bool)                         // false: there is none
 	Operator  Operator
 
 	Delegations func() []Delegation // how the parent zones lead to ours, sorted by zone

@@ -22,11 +22,12 @@ type Status struct {
 	Started    time.Time `json:"started"`            // the daemon
 	Published  time.Time `json:"published,omitzero"` // the table
 
-	Services    []ServiceStatus `json:"services"`
-	Zones       []ZoneStatus    `json:"zones"`
-	Sources     []SourceStatus  `json:"sources"`
-	Delegations []Delegation    `json:"delegations,omitempty"` // none: nobody looks after them
-	Transitions []Transition    `json:"transitions"`           // the newest first, a bounded number
+	Services    []ServiceStatus  `json:"services"`
+	Zones       []ZoneStatus     `json:"zones"`
+	Sources     []SourceStatus   `json:"sources"`
+	Delegations []Delegation     `json:"delegations,omitempty"` // none: nobody looks after them
+	ElasticIP   *ElasticIPStatus `json:"elastic_ip,omitempty"`  // nil: there is none
+	Transitions []Transition     `json:"transitions"`           // the newest first, a bounded number
 }
 
 // Host is the machine that the daemon runs on.
@@ -143,6 +144,7 @@ func (s *Server) status() Status {
 		Sources:     []SourceStatus{},
 		Transitions: s.history.list(),
 	}
+	st.ElasticIP = s.elasticIP(now)
 	if err := s.ready(); err != nil {
 		st.Ready, st.NotReady = false, err.Error()
 	}
@@ -289,6 +291,9 @@ func name(t *pool.Table, p *pool.Pool, h string) NameStatus {
 	if len(out.Addresses) == 0 {
 		// What is answered then is NODATA, and that is cached for the negative TTL.
 		out.TTL = int(p.TTL(z.TTL).Negative / time.Second)
+	}
+	if p.Answer == pool.Proxied && t.Host.Silent() {
+		out.TTL, out.Reason = 0, "SERVFAIL: the Elastic IP is not this host's now"
 	}
 	return out
 }

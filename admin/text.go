@@ -119,6 +119,13 @@ func WriteStatus(w io.Writer, st Status, opts TextOptions) error {
 	}
 	about += fmt.Sprintf(", generation %d, running for %s", st.Generation, age(st.Time, st.Started))
 	p.line("%s", p.paint("dim", clean(about)))
+	if e := st.ElasticIP; e != nil {
+		since := "never asked"
+		if !e.Asked.IsZero() {
+			since = "asked " + age(st.Time, e.Asked) + " ago"
+		}
+		p.line("%s", p.paint(string(e.Verdict.Level), clean(fmt.Sprintf("%s (%s)", e.Verdict.Text, since))))
+	}
 	for i := range st.Services {
 		p.line("")
 		p.service(&st.Services[i], st.Time)

@@ -36,8 +36,17 @@ type Delegation struct {
 
 // ElasticIP says which address this host is to hold.
 type ElasticIP struct {
-	AllocationID string // empty: none
+	On           bool   // the file has the section: the daemon looks after it
+	AllocationID string // empty: the first of host.addresses that EC2 knows
 	Takeover     bool   // take it when it is this host's turn
+	Lease        Lease  // whose turn it is
+}
+
+// A Lease is the one in a cluster that hosts take turns by.
+type Lease struct {
+	Namespace string
+	Name      string
+	Duration  time.Duration // for which it is taken and renewed
 }
 
 // aws is the rule for the section.
@@ -58,12 +67,18 @@ func aws(a *AWS) rule {
 		{"elasticIP", section{
 			{"allocationID", text(&a.ElasticIP.AllocationID, "the ID of an allocation", parseAllocation)},
 			{"takeover", boolean(&a.ElasticIP.Takeover)},
+			{"lease", section{
+				{"namespace", label(&a.ElasticIP.Lease.Namespace, "a namespace")},
+				{"name", label(&a.ElasticIP.Lease.Name, "the name of a Lease")},
+				{"duration", duration(&a.ElasticIP.Lease.Duration, 4*time.Second, time.Minute)},
+			}.rule()},
 		}.rule()},
 	}.rule()
 }
 
 func defaultAWS() AWS {
-	return AWS{Delegation: Delegation{TTL: time.Hour, Owner: "elbow", Interval: 5 * time.Minute}}
+	return AWS{Delegation: Delegation{TTL: time.Hour, Owner: "elbow", Interval: 5 * time.Minute},
+		ElasticIP: ElasticIP{Lease: Lease{Namespace: "default", Name: "elbow-elastic-ip", Duration: 8 * time.Second}}}
 }
 
 func parseRegion(s string) (string, error) {
@@ -119,7 +134,7 @@ func (d *decoder) checkAWS(c *Config) {
 	if a.Delegation.On && len(c.DNS.Zones) == 0 && !d.bad("dns.zones") && !d.bad("dns") && !d.bad("aws.delegation") {
 		d.fail("aws.delegation", "there is no zone in dns.zones that a parent zone could lead to")
 	}
-	if a.ElasticIP.Takeover && a.ElasticIP.AllocationID == "" && !d.bad("aws.elasticIP.allocationID") {
+	if a.ElasticIP.Takeover && a.ElasticIP.AllocationID == "" && !d.bad("aws.elasticIP") && !d.bad("aws.elasticIP.allocationID") {
 		d.fail("aws.elasticIP.takeover", "is given without allocationID, the address to take")
 	}
 }

@@ -31,6 +31,7 @@ func (d *decoder) check(c *Config) {
 	d.checkNaming(c, zones)
 	d.checkListeners(c)
 	d.checkAWS(c)
+	d.checkElasticIP(c)
 }
 
 func (d *decoder) checkHost(h *pool.Host) {
@@ -61,7 +62,7 @@ func (d *decoder) checkServices(c *Config) {
 		if s.Answer == pool.Proxied && len(s.Hostnames) > 0 && len(c.Host.Addresses) == 0 && !d.bad("host.addresses") && !d.bad(at+".answer") {
 			d.fail(at+".answer", "the hostnames are answered with host.addresses, which is empty; set it, or answer: direct")
 		}
-		d.checkBackends(s, at+".backends", c.Host.Addresses)
+		d.checkBackends(s, at+".backends", c.Host.Addresses, c.AWS.Region)
 		d.checkMatch(s.Service, at+".match")
 		d.checkProbe(&s.Probe, at+".probe")
 		s.OwnProbe = d.has(at+".probe.type") || d.has(at+".probe.port") || d.has(at+".probe.path")
@@ -72,7 +73,7 @@ func (d *decoder) checkServices(c *Config) {
 	}
 }
 
-func (d *decoder) checkBackends(s *Service, at string, own []netip.Addr) {
+func (d *decoder) checkBackends(s *Service, at string, own []netip.Addr, region string) {
 	var kinds []string
 	for _, k := range []string{"static", "file", "kubernetes", "ec2"} {
 		if d.has(at + "." + k) {
@@ -83,7 +84,7 @@ func (d *decoder) checkBackends(s *Service, at string, own []netip.Addr) {
 	case !d.has(at) || d.bad(at):
 		return
 	case len(kinds) == 0:
-		d.fail(at, "has no kind; want one of static, file, kubernetes")
+		d.fail(at, "has no kind; want one of static, file, kubernetes, ec2")
 	case len(kinds) > 1:
 		d.fail(at, "has the kinds %s; want exactly one", strings.Join(kinds, " and "))
 	case kinds[0] == "file":
@@ -92,6 +93,9 @@ func (d *decoder) checkBackends(s *Service, at string, own []netip.Addr) {
 	case kinds[0] == "kubernetes":
 		s.Source.Kind = FromKubernetes
 		d.checkKubernetes(&s.Source.Kubernetes, at+".kubernetes")
+	case kinds[0] == "ec2":
+		s.Source.Kind = FromEC2
+		d.checkEC2(&s.Source.EC2, at+".ec2", region)
 	case kinds[0] == "static":
 		d.checkStatic(s, at+".static", own)
 	}

@@ -64,6 +64,7 @@ type Source struct {
 	Static     []pool.Endpoint // sorted by Address, which is unique
 	File       FileSource
 	Kubernetes KubernetesSource
+	EC2        EC2Source
 }
 
 // SourceKind is a kind of [Source].
@@ -73,9 +74,10 @@ const (
 	Static         SourceKind = iota // they stand in the configuration
 	File                             // they stand in a file of their own, which is watched
 	FromKubernetes                   // they are asked of a cluster
+	FromEC2                          // they are instances
 )
 
-func (k SourceKind) String() string { return [...]string{"static", "file", "kubernetes"}[k] }
+func (k SourceKind) String() string { return [...]string{"static", "file", "kubernetes", "ec2"}[k] }
 
 // Load reads the configuration file at path and the zone files it names. What
 // is wrong with the content is an [Errors].

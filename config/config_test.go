@@ -62,7 +62,8 @@ services:
 		StateDir: "/var/lib/elbow",
 		Admin:    Admin{Listen: port("127.0.0.1:9653"), Socket: "/run/elbow/elbow.sock"},
 		Log:      Log{Format: "text", Connections: "stdout"},
-		AWS:      AWS{Delegation: Delegation{TTL: time.Hour, Owner: "elbow", Interval: 5 * time.Minute}},
+		AWS: AWS{Delegation: Delegation{TTL: time.Hour, Owner: "elbow", Interval: 5 * time.Minute},
+			ElasticIP: ElasticIP{Lease: Lease{Namespace: "default", Name: "elbow-elastic-ip", Duration: 8 * time.Second}}},
 		DNS: pool.DNS{
 			Listen: []netip.AddrPort{port("0.0.0.0:53")},
 			Zones: []*pool.Zone{{

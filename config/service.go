@@ -36,7 +36,7 @@ func service(to *Service) rule {
 			{"static", list(&to.Source.Static, maxEndpoints, endpoint)},
 			{"file", fileSource(&to.Source.File)},
 			{"kubernetes", kubernetesSource(&to.Source.Kubernetes)},
-			{"ec2", unavailable()},
+			{"ec2", ec2Source(&to.Source.EC2)},
 		}.rule())},
 		{"probe", probe(&s.Probe)},
 		{"balance", enum(&s.Balance, pool.ParseBalance)},

@@ -209,6 +209,10 @@ func (r *responder) node(n *node) (uint16, bool) {
 		}
 		return rcodeSuccess, true
 	}
+	if n.live != nil && n.live.silent && n.live.brings(r.qtype) {
+		r.out.why = whySilent
+		return rcodeServFail, true
+	}
 	if r.qtype == typeANY {
 		r.anything(n)
 		return rcodeSuccess, true

@@ -22,6 +22,7 @@ type live struct {
 	negative  uint32 // TTL of NODATA, seconds
 	limit     int    // addresses in an answer
 	nobody    bool   // no backend is eligible, and so there is nothing to answer
+	silent    bool   // what is to answer is withheld, see pool.Host.Silent
 
 	naming   *pool.Naming   // nil: everybody is answered with all addresses
 	weighted []pool.Address // addresses with their weights
@@ -59,7 +60,7 @@ func (l *live) mark() {
 // status has gone on is no change: it tells since when the rest is so.
 func (l *live) same(other *live) bool {
 	return l.service == other.service && l.kind == other.kind && l.ttl == other.ttl && l.negative == other.negative &&
-		l.limit == other.limit && l.nobody == other.nobody &&
+		l.limit == other.limit && l.nobody == other.nobody && l.silent == other.silent &&
 		slices.Equal(l.addresses, other.addresses) &&
 		sameNaming(l.naming, other.naming) && slices.Equal(l.weighted, other.weighted) &&
 		slices.EqualFunc(l.views, other.views, func(a, b pool.View) bool {
@@ -107,6 +108,11 @@ func typesOf(kind pool.NameKind, https bool) []uint16 {
 		return []uint16{typeA, typeAAAA, typeHTTPS}
 	}
 	return []uint16{typeA, typeAAAA}
+}
+
+// brings reports whether the answer to a question for typ could have records of l.
+func (l *live) brings(typ uint16) bool {
+	return typ == typeANY || typ == typeHTTPS || slices.Contains(typesOf(l.kind, false), typ)
 }
 
 // types are those of the records that l has or may have.
@@ -162,16 +168,16 @@ type claim struct {
 // service that has not changed keeps its part.
 type roll struct {
 	zones []*pool.Zone
-	host  []netip.Addr
+	host  pool.Host
 	pools map[*pool.Pool][]claim
 }
 
 // newRoll makes the roll of a Table. Where the snapshot before has the very
 // same answer, that one is taken over.
 func newRoll(t *pool.Table, before *snapshot) *roll {
-	r := &roll{zones: t.DNS.Zones, host: t.Host.Addresses, pools: make(map[*pool.Pool][]claim, len(t.Pools))}
+	r := &roll{zones: t.DNS.Zones, host: t.Host, pools: make(map[*pool.Pool][]claim, len(t.Pools))}
 	known := before.roll
-	if known != nil && !(slices.Equal(known.zones, r.zones) && slices.Equal(known.host, r.host)) {
+	if known != nil && !(slices.Equal(known.zones, r.zones) && slices.Equal(known.host.Addresses, r.host.Addresses) && known.host.Silent() == r.host.Silent()) {
 		known = nil
 	}
 	for _, p := range t.Pools {
@@ -275,12 +281,14 @@ func (m *claimer) claim(text string, kind pool.NameKind, fill func(*live)) {
 	if z == nil || err != nil {
 		return // the first is allowed, the second not accepted by the configuration
 	}
+	silent := p.Answer == pool.Proxied && m.table.Host.Silent() && (kind == pool.Hostname || kind == pool.SVCBName)
 	l := &live{
 		service:    p.Name,
 		kind:       kind,
 		negative:   seconds(p.TTL(z.TTL).Negative),
 		limit:      p.Naming.MaxAddresses(),
-		nobody:     len(m.addresses) == 0,
+		nobody:     len(m.addresses) == 0 && !silent,
+		silent:     silent,
 		generation: m.table.Generation,
 	}
 	if len(m.addresses) > 0 {

@@ -170,6 +170,7 @@ const keepaliveUnit = 100 * time.Millisecond
 const (
 	whyNobody   = "no backend is up"
 	whyFailOpen = "no backend is up: answered all the same"
+	whySilent   = "the address may be another server's now: ask that one"
 )
 
 // optRoom is how long the OPT record of a response can get, without a text.

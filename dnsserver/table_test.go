@@ -21,6 +21,7 @@ type fixture struct {
 	generation uint64
 	dns        pool.DNS
 	host       []netip.Addr
+	withheld   []netip.Addr
 	services   []*pool.Service
 	down       map[netip.Addr]bool
 	suspense   map[string]bool // services of which a state could flip soon
@@ -62,7 +63,7 @@ func (f *fixture) table() *pool.Table {
 		}
 		pools = append(pools, pool.NewPool(s, backends))
 	}
-	return pool.NewTable(f.generation, time.Now(), &pool.Set{Host: pool.Host{Addresses: f.host}, DNS: f.dns, Services: f.services}, pools)
+	return pool.NewTable(f.generation, time.Now(), &pool.Set{Host: pool.Host{Addresses: f.host, Withheld: f.withheld}, DNS: f.dns, Services: f.services}, pools)
 }
 
 func mustName(t testing.TB, text string) name {

@@ -19,7 +19,16 @@ type Set struct {
 type Host struct {
 	Name      string
 	Addresses []netip.Addr // the public ones: what Proxied services are answered with
+
+	// Withheld are those that must not be answered with now, as they may be
+	// another host's. None of them is among Addresses.
+	Withheld []netip.Addr
 }
+
+// Silent reports whether there is no address left to answer Proxied services
+// with. Who asks is told that this server cannot say, and asks another one: that
+// there is no address would be a lie, and cached.
+func (h Host) Silent() bool { return len(h.Addresses) == 0 && len(h.Withheld) > 0 }
 
 // DNS says where names are answered and which.
 type DNS struct {

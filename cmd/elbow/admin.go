@@ -23,6 +23,7 @@ func newAdmin(e *elbow, c config.Admin) *admin.Server {
 		Zones:     e.zones,
 		Sources:   e.sources,
 		Explain:   e.explain,
+		ElasticIP: e.elasticIP,
 		Top:       e.top,
 		Operator:  operator(e.checker),
 		Minions:   e.minions,

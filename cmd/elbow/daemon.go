@@ -22,6 +22,7 @@ import (
 	"haslohas.com/elbow/delegation"
 	"haslohas.com/elbow/discovery"
 	"haslohas.com/elbow/dnsserver"
+	"haslohas.com/elbow/elasticip"
 	"haslohas.com/elbow/health"
 	"haslohas.com/elbow/pool"
 	"haslohas.com/elbow/proxy"
@@ -59,6 +60,8 @@ type elbow struct {
 	upgrades *upgrader
 	store    *store
 	elders   elders
+	answers  *answers
+	address  *elasticip.Keeper // nil: there is no Elastic IP
 
 	serving atomic.Bool   // set once everything served for the first time
 	ending  chan struct{} // closed when run has been told to end
@@ -135,6 +138,8 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 		Stderr:     s.stderr,
 	})
 	e.parents = delegation.NewKeeper(delegation.KeeperOptions{Log: e.log, Registerer: e.registry})
+	e.answers = &answers{deliver: e.catalog.Apply, takeover: cfg.AWS.ElasticIP.Takeover}
+	e.address = newElasticIP(e, cfg)
 	e.admin = newAdmin(e, cfg.Admin)
 	e.upgrades = newUpgrader(e)
 	e.reload = newReloader(e, cfg)
@@ -201,6 +206,9 @@ func (e *elbow) run(ctx context.Context) error {
 		e.catalog, e.checker, e.names, e.admin, e.parents, e.reload, e.upgrades,
 	} {
 		all.Go(func() error { return part.Run(rest) })
+	}
+	if e.address != nil {
+		all.Go(func() error { return e.address.Run(rest) })
 	}
 	all.Go(func() error { return e.awaitServing(traffic) })
 	err := all.Wait()

@@ -37,10 +37,6 @@ something differs.`,
 	return cmd
 }
 
-// errDiffers ends a command with status 2, which the contract has for what
-// differs; the command has said in what.
-var errDiffers = errors.New("something differs")
-
 // delegating is what the flags of these commands say.
 type delegating struct {
 	path  string

@@ -47,6 +47,10 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 // errSaid ends a command with status 1 that has already told the user why.
 var errSaid = errors.New("said already")
 
+// errDiffers ends a command with status 2: it could do what it was asked for,
+// and found that something is not as it should be, which it has said.
+var errDiffers = errors.New("differs")
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "elbow",
@@ -73,7 +77,7 @@ same verdict.`,
 	root.AddCommand(
 		inGroup("ask", newStatus(), newWhy(), newTop(), newDrain(), newUndrain(), newForce(), newUnforce())...,
 	)
-	root.AddCommand(newDelegation(), newDNSSEC(), newVersion())
+	root.AddCommand(newDelegation(), newDNSSEC(), newElasticIPCommand(), newVersion())
 	return root
 }
 

@@ -20,6 +20,7 @@ import (
 	"haslohas.com/elbow/config"
 	"haslohas.com/elbow/delegation"
 	"haslohas.com/elbow/discovery"
+	"haslohas.com/elbow/discovery/ec2"
 	"haslohas.com/elbow/discovery/file"
 	"haslohas.com/elbow/discovery/kubernetes"
 	"haslohas.com/elbow/discovery/static"
@@ -49,7 +50,7 @@ type reloader struct {
 func newReloader(e *elbow, first *config.Config) *reloader {
 	r := &reloader{
 		path:  e.path,
-		apply: e.catalog.Apply,
+		apply: e.answers.apply,
 		keep:  e.parents.Apply,
 		reopen: func() error {
 			e.names.Reopen()
@@ -177,6 +178,9 @@ func needRestart(old, new *config.Config) []string {
 	if old.StateDir != new.StateDir {
 		keys = append(keys, "stateDir")
 	}
+	if old.AWS.ElasticIP != new.AWS.ElasticIP || old.AWS.ElasticIP.On && (old.AWS.Region != new.AWS.Region || old.AWS.Endpoint != new.AWS.Endpoint) {
+		keys = append(keys, "aws.elasticIP")
+	}
 	if old.Log != new.Log {
 		keys = append(keys, "log")
 	}
@@ -206,6 +210,13 @@ func want(c *config.Config, cluster *kubernetes.Cluster, log *slog.Logger) disco
 			k := s.Source.Kubernetes
 			d.SourceKey = fmt.Sprintf("kubernetes %q %s %q %q %v %v %t",
 				c.Kubernetes.Kubeconfig, k.Namespace, k.Selector, k.Service, k.Port, k.Via, k.IncludeExcluded)
+		case config.FromEC2:
+			o := fromEC2(s.Source.EC2, log)
+			at := way(c)
+			at.Region = s.Source.EC2.Region
+			o.Connect = ec2.Connect(at, nil)
+			d.Source = ec2.New(o)
+			d.SourceKey = fmt.Sprintf("ec2 %q %q %s", at.Region, at.Endpoint, o.Key())
 		default:
 			d.Source = static.New(s.Source.Static)
 			d.SourceKey = fmt.Sprintf("static %v", s.Source.Static)
@@ -232,6 +243,18 @@ func fromKubernetes(k config.KubernetesSource, cluster *kubernetes.Cluster) disc
 		HostPort:        k.Via == config.ViaHostPort,
 		IncludeExcluded: k.IncludeExcluded,
 	})
+}
+
+func fromEC2(s config.EC2Source, log *slog.Logger) ec2.Options {
+	return ec2.Options{
+		Tags:     s.Tags,
+		Group:    s.Group,
+		VPC:      s.VPC,
+		Port:     uint16(s.Port),
+		Naming:   ec2.Naming(s.Naming),
+		Interval: s.Interval,
+		Log:      log,
+	}
 }
 
 // reloading is what sd_notify(3) wants to hear when a reload begins.

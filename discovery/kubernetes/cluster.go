@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 
+	"k8s.io/client-go/rest"
+
 	"haslohas.com/elbow/watch"
 )
 
@@ -38,6 +40,9 @@ func New(o Options) *Cluster {
 	quiet(o.Log)
 	return &Cluster{Options: o}
 }
+
+// Config returns how the cluster is reached, for others who speak to it.
+func (c *Cluster) Config() (*rest.Config, error) { return loadConfig(c.Kubeconfig) }
 
 // A session is a Cluster while sources run.
 type session struct {
