@@ -55,6 +55,7 @@ var mayImport = map[string][]string{
 	"chaos":      {},
 
 	"internal/awstest":     {},
+	"internal/dnstable":    {},
 	"internal/elbowtest":   {},
 	"internal/leasetest":   {},
 	"internal/route53test": {},

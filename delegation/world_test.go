@@ -22,7 +22,6 @@ type world struct {
 	zone    Zone
 	parents []*nameServer
 	servers []*nameServer // 127.0.0.2 and 127.0.0.3
-	port    uint16        // of servers
 	names   map[string][]netip.Addr
 }
 

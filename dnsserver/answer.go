@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -54,6 +55,8 @@ type responder struct {
 
 	owners [maxChain + 1]int // where the names of the chain stand
 	chain  int
+	dnames [maxChain + 1]*rrset // those in the answer
+	passed int                  // that many
 
 	wild     [maxName + 2]byte // the name of a wildcard
 	wildLen  int
@@ -124,7 +127,7 @@ func (r *responder) lookup() uint16 {
 	r.curLen = copy(r.cur[:], r.name[:r.nameLen])
 	r.curLabels = r.labels
 	copy(r.curOffsets[:r.labels+1], r.offsets[:])
-	r.at, r.chain = headerLen, 0
+	r.at, r.chain, r.passed = headerLen, 0, 0
 	r.prove, r.expanded, r.denies, r.proved = r.do && r.zone.signed != nil, false, 0, 0
 	r.zoneAt = r.place(r.apex)
 	if r.qclass == classIN { // RFC 1035 section 6.2: never for all classes
@@ -420,9 +423,13 @@ func (r *responder) glue(s *rrset, at int, cut []byte) {
 // dname answers for a name below a DNAME that begins at the label i, RFC 6672
 // section 3.2.
 func (r *responder) dname(s *rrset, i int) (uint16, bool) {
-	r.set(answerSection, s, r.place(i))
-	if r.out.full {
-		return rcodeSuccess, true
+	if !slices.Contains(r.dnames[:r.passed], s) { // RFC 2181 section 5: no record twice
+		r.set(answerSection, s, r.place(i))
+		if r.out.full {
+			return rcodeSuccess, true
+		}
+		r.dnames[r.passed] = s
+		r.passed++
 	}
 	prefix, target := int(r.curOffsets[i]), s.wire[headerLen:]
 	if prefix+len(target) > maxName {

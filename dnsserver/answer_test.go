@@ -1,7 +1,6 @@
 package dnsserver
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 
+	"haslohas.com/elbow/internal/dnstable"
 	"haslohas.com/elbow/pool"
 )
 
@@ -42,49 +42,14 @@ func (h *house) send(t testing.TB, packet []byte, tcp bool) *dns.Msg {
 // question makes the message of a line such as "www.example.com A class=CH".
 func question(t testing.TB, line string) *dns.Msg {
 	t.Helper()
-	fields := strings.Fields(line)
-	m := new(dns.Msg)
-	m.Id = 4711
-	typ, known := dns.StringToType[fields[1]]
-	if !known {
-		if _, err := fmt.Sscanf(fields[1], "TYPE%d", &typ); err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-	}
-	m.Question = []dns.Question{{Name: dns.Fqdn(fields[0]), Qtype: typ, Qclass: dns.ClassINET}}
-	for _, option := range fields[2:] {
-		class, ok := dns.StringToClass[strings.TrimPrefix(option, "class=")]
-		if !ok {
-			t.Fatalf("%s: unknown option %s", line, option)
-		}
-		m.Question[0].Qclass = class
+	m, _, err := dnstable.Question(line)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return m
 }
 
-// text is a response as testdata/answers.txt has it.
-func text(m *dns.Msg) string {
-	var b strings.Builder
-	b.WriteString(dns.RcodeToString[m.Rcode])
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{{"aa", m.Authoritative}, {"tc", m.Truncated}, {"ra", m.RecursionAvailable}, {"ad", m.AuthenticatedData}, {"z", m.Zero}} {
-		if f.set {
-			b.WriteString(" " + f.name)
-		}
-	}
-	b.WriteByte('\n')
-	for _, section := range []struct {
-		name    string
-		records []dns.RR
-	}{{"an", m.Answer}, {"ns", m.Ns}, {"ar", m.Extra}} {
-		for _, rr := range section.records {
-			fmt.Fprintf(&b, "%s %s\n", section.name, strings.ReplaceAll(rr.String(), "\t", " "))
-		}
-	}
-	return b.String()
-}
+func text(m *dns.Msg) string { return dnstable.Text(m) }
 
 func TestAnswers(t *testing.T) {
 	cases, err := os.ReadFile("testdata/answers.txt")

@@ -49,8 +49,7 @@ type Server struct {
 	zones   []*zone
 	faults  map[string][]Fault // by operation
 	log     []string           // operations
-	bodies  []string
-	changes map[string]int // how often each is still PENDING
+	changes map[string]int     // how often each is still PENDING
 	pending int
 	page    int
 }
