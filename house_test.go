@@ -45,6 +45,8 @@ var mayImport = map[string][]string{
 	"discovery/kubernetes": {"pool", "discovery", "watch"},
 	"discovery/ec2":        {"amazon", "pool", "discovery"},
 
+	"loadbalancer": {"discovery", "discovery/kubernetes", "pool"},
+
 	"amazon":          {},
 	"delegation":      {"amazon", "dnssec", "pool"},
 	"elasticip":       {"amazon"},
@@ -61,7 +63,7 @@ var mayImport = map[string][]string{
 	"internal/route53test": {},
 
 	"cmd/elbow": {"admin", "amazon", "config", "delegation", "discovery", "discovery/ec2", "discovery/file", "discovery/kubernetes", "discovery/static",
-		"dnssec", "dnsserver", "elasticip", "elasticip/lease", "handover", "health", "pool", "proxy", "state", "watch"},
+		"dnssec", "dnsserver", "elasticip", "elasticip/lease", "handover", "health", "loadbalancer", "pool", "proxy", "state", "watch"},
 }
 
 // standardOnly are the folders that import nothing from outside.
@@ -72,7 +74,7 @@ var foreign = []string{"k8s.io/", "github.com/aws/"}
 
 // onlyIn names the folders that may import foreign packages themselves.
 var onlyIn = map[string][]string{
-	"k8s.io/":         {"discovery/kubernetes", "elasticip/lease"},
+	"k8s.io/":         {"discovery/kubernetes", "elasticip/lease", "loadbalancer"},
 	"github.com/aws/": {"amazon", "delegation", "discovery/ec2", "elasticip", "internal/awstest"},
 }
 

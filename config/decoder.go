@@ -146,11 +146,6 @@ func (s section) decode(d *decoder, v value) {
 			d.add(Error{Line: name.Line, Column: name.Column, Path: path, Message: s.unknown(name.Value)})
 			continue
 		}
-		if r.decode == nil {
-			d.places[path] = place{name.Line, name.Column}
-			d.add(Error{Line: name.Line, Column: name.Column, Path: path, Message: notAvailable})
-			continue
-		}
 		d.visit(n, path, r)
 	}
 	for _, k := range s {
@@ -273,8 +268,3 @@ func required(r rule) rule {
 	r.required = true
 	return r
 }
-
-const notAvailable = "not available in this build"
-
-// unavailable is the rule for a key that is refused by name.
-func unavailable() rule { return rule{} }

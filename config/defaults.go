@@ -45,6 +45,9 @@ func defaultZone() *pool.Zone {
 	}}
 }
 
+// DefaultService is a service that leaves out everything.
+func DefaultService() pool.Service { return *defaultService() }
+
 func defaultService() *pool.Service {
 	return &pool.Service{
 		Answer:      pool.Proxied,

@@ -67,7 +67,8 @@ func (d *decoder) config(root *yaml.Node) *Config {
 		{"services", list(&c.Services, maxServices, service)},
 		{"kubernetes", section{
 			{"kubeconfig", path(&c.Kubernetes.Kubeconfig)},
-			{"loadBalancerClass", unavailable()},
+			{"loadBalancerClass", text(&c.Kubernetes.LoadBalancerClass, "a class", parseClass)},
+			{"events", boolean(&c.Kubernetes.Events)},
 		}.rule()},
 		{"aws", aws(&c.AWS)},
 	}.rule())

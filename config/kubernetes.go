@@ -13,6 +13,26 @@ import (
 // Kubernetes says which cluster is asked.
 type Kubernetes struct {
 	Kubeconfig string // path; empty: as kubectl finds it
+
+	LoadBalancerClass string // of the Services that are fulfilled; empty: none is
+	Events            bool   // the cluster is told when a backend goes down or comes back
+}
+
+// parseClass parses a loadBalancerClass: a name, or one with a domain in front.
+func parseClass(s string) (string, error) {
+	name := s
+	if domain, rest, ok := strings.Cut(s, "/"); ok {
+		if _, err := parseHostname(domain); err != nil {
+			return "", fmt.Errorf("%s is no class: %s is no domain", quote(s), quote(domain))
+		}
+		name = rest
+	}
+	if s != "" && (name == "" || len(name) > 63 || strings.Trim(name, "-_.") != name || strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.", r)
+	})) {
+		return "", fmt.Errorf("%s is no class; write it like haslohas.com/elbow", quote(s))
+	}
+	return s, nil
 }
 
 // A Port is a port's number or, where a cluster knows it, its name.

@@ -29,8 +29,9 @@ type Catalog struct {
 	applied chan struct{} // capacity 1: there is something wanted
 	updated chan struct{} // capacity 1: a source has delivered
 
-	status atomic.Pointer[[]SourceStatus]
-	good   atomic.Pointer[map[string]*goodSet] // of the sources, by key; nil: none has delivered
+	status  atomic.Pointer[[]SourceStatus]
+	refused atomic.Pointer[[]Conflict]
+	good    atomic.Pointer[map[string]*goodSet] // of the sources, by key; nil: none has delivered
 }
 
 // New returns a Catalog that does nothing until Run. Metrics that cannot be

@@ -3,6 +3,7 @@ package discovery
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -33,17 +34,33 @@ func datagrams(a netip.AddrPort) claim {
 	return claim("listener " + pool.Port{UDP: true, Address: a}.String())
 }
 
-func claimsOf(s *Service) []claim {
-	keys := s.Match.Keys()
-	claims := make([]claim, 0, len(s.Listen)*len(keys)+len(s.ListenUDP)+len(s.Hostnames))
+// portsOf are the listeners that s asks for.
+func portsOf(s *Service) []pool.Port {
+	ports := make([]pool.Port, 0, len(s.Listen)+len(s.ListenUDP))
 	for _, a := range s.Listen {
-		for _, k := range keys {
-			claims = append(claims, connections(a, k))
-		}
+		ports = append(ports, pool.Port{Address: a})
 	}
 	for _, a := range s.ListenUDP {
-		claims = append(claims, datagrams(a))
+		ports = append(ports, pool.Port{UDP: true, Address: a})
 	}
+	return ports
+}
+
+// claimsTo is what s asks for of a listener.
+func claimsTo(s *Service, p pool.Port) []claim {
+	if p.UDP {
+		return []claim{datagrams(p.Address)}
+	}
+	var claims []claim
+	for _, k := range s.Match.Keys() {
+		claims = append(claims, connections(p.Address, k))
+	}
+	return claims
+}
+
+// namesOf are the claims of s to names.
+func namesOf(s *Service) []claim {
+	var claims []claim
 	for _, h := range s.Hostnames {
 		claims = append(claims, name(h))
 	}
@@ -70,24 +87,72 @@ type conflict struct {
 const anotherService claim = "the name of the service"
 
 // settleClaims gives every claim to one service: to the one that held it, else
-// to the first that asks.
+// to the first that asks. What overlaps a listener of another service goes to that
+// one: 0.0.0.0:80 and 192.0.2.1:80 are of one port, and cannot both be opened.
 func settleClaims(services []*Service, held holders) holders {
 	next := make(holders)
-	for _, s := range services {
-		for _, c := range claimsOf(s) {
-			if held[c] == s.Name {
+	ports := make(neighbourhood)
+	settle := func(s *Service, ask func(c claim) bool) {
+		give := func(c claim) {
+			if _, taken := next[c]; !taken && ask(c) {
 				next[c] = s.Name
 			}
+		}
+		for _, p := range portsOf(s) {
+			for _, c := range claimsTo(s, p) {
+				if other, ok := ports.overlapping(p, s.Name); ok && ask(c) {
+					next[c] = other
+				} else if give(c); next[c] == s.Name {
+					ports.add(p, s.Name)
+				}
+			}
+		}
+		for _, c := range namesOf(s) {
+			give(c)
 		}
 	}
 	for _, s := range services {
-		for _, c := range claimsOf(s) {
-			if _, taken := next[c]; !taken {
-				next[c] = s.Name
-			}
-		}
+		settle(s, func(c claim) bool { return held[c] == s.Name })
+	}
+	for _, s := range services {
+		settle(s, func(claim) bool { return true })
 	}
 	return next
+}
+
+// A neighbourhood is the listeners of one port, by transport and family, with whose
+// they are: the first of those that share one.
+type neighbourhood map[street]map[netip.Addr]string
+
+type street struct {
+	udp, is4 bool
+	port     uint16 // 0: any that is free
+}
+
+func streetOf(p pool.Port) street { return street{p.UDP, p.Address.Addr().Is4(), p.Address.Port()} }
+
+func (n neighbourhood) add(p pool.Port, service string) {
+	at := streetOf(p)
+	if n[at] == nil {
+		n[at] = make(map[netip.Addr]string)
+	}
+	if _, taken := n[at][p.Address.Addr()]; !taken {
+		n[at][p.Address.Addr()] = service
+	}
+}
+
+// overlapping returns whose listener p cannot be open beside.
+func (n neighbourhood) overlapping(p pool.Port, service string) (holder string, ok bool) {
+	at := streetOf(p)
+	if at.port == 0 {
+		return "", false
+	}
+	for _, other := range slices.SortedFunc(maps.Keys(n[at]), netip.Addr.Compare) {
+		if holder := n[at][other]; holder != service && other != p.Address.Addr() && (other.IsUnspecified() || p.Address.Addr().IsUnspecified()) {
+			return holder, true
+		}
+	}
+	return "", false
 }
 
 // grantAll settles the conflicts among services.
@@ -175,6 +240,14 @@ func grant[T any](h holders, w *wanted, all []T, as func(T) claim, conflicts map
 	return granted
 }
 
+// Conflicts returns what services are refused at the moment, in no order.
+func (c *Catalog) Conflicts() []Conflict {
+	if all := c.refused.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
 // tellConflicts logs the conflicts that are new and those that are gone.
 func (l *loop) tellConflicts(now map[conflict]bool) {
 	for c := range now {
@@ -188,6 +261,11 @@ func (l *loop) tellConflicts(now map[conflict]bool) {
 		}
 	}
 	l.conflicts = now
+	all := make([]Conflict, 0, len(now))
+	for c := range now {
+		all = append(all, Conflict{c.service, string(c.claim), c.holder})
+	}
+	l.refused.Store(&all)
 }
 
 func (c conflict) attrs() []any {

@@ -58,6 +58,31 @@ func TestConflictsOfUDP(t *testing.T) {
 	})
 }
 
+// All addresses and one of them are the same port.
+func TestConflictsOfOverlappingListeners(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		web := service("web", fixed(endpoints(1)), listening("192.0.2.1:80"), listening("192.0.2.2:80"))
+		all := service("all", fixed(endpoints(2)), listening("0.0.0.0:80"), listening("0.0.0.0:81"), listening("[::]:80"), listening("udp/0.0.0.0:80"))
+		w.apply(web, all)
+		w.wantSets("all: 0.0.0.0:81 [::]:80 udp/0.0.0.0:80 2; web: 192.0.2.1:80 192.0.2.2:80 1")
+		w.wantStatus(SourceStatus{"web/test", 1, w.begin, ""},
+			SourceStatus{"all/test", 1, w.begin, `listener 0.0.0.0:80 belongs to service "web"`})
+		w.apply(all, web)
+		if w.count() != 1 {
+			t.Errorf("a change of order moved something: %s", describe(w.last()))
+		}
+		w.apply(all)
+		if got, want := describe(w.last()), "all: 0.0.0.0:80 0.0.0.0:81 [::]:80 udp/0.0.0.0:80 2"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		w.apply(all, web)
+		if got, want := describe(w.last()), "all: 0.0.0.0:80 0.0.0.0:81 [::]:80 udp/0.0.0.0:80 2; web: 1"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		w.wantGauge("elbow_discovery_conflicts", 2)
+	})
+}
+
 // A name beside the hostnames belongs to one service too, whatever is answered
 // there.
 func TestConflictsOfServiceNames(t *testing.T) {

@@ -108,6 +108,13 @@ type Options struct {
 	Registerer prometheus.Registerer // nil: the metrics are not registered
 }
 
+// A Conflict is something that a service wants and another one has.
+type Conflict struct {
+	Service string
+	Claim   string // in words, such as "listener 0.0.0.0:80" or "name web.example.com"
+	Holder  string // the service that has it
+}
+
 // SourceStatus is how the source of one service is doing.
 type SourceStatus struct {
 	Name      string

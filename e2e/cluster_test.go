@@ -41,6 +41,7 @@ type pod struct {
 	name    string
 	node    string
 	ip      netip.Addr
+	listen  []string
 	server  *http.Server
 	serving sync.WaitGroup
 	asked   atomic.Int64
@@ -121,17 +122,8 @@ func (c *cluster) addPod(name string, spec podSpec) *pod {
 	if spec.hostPort != 0 {
 		listen = append(listen, net.JoinHostPort(spec.hostIP, strconv.Itoa(int(spec.hostPort)))) // as docker-proxy does
 	}
-	p.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		p.asked.Add(1)
-		fmt.Fprintln(w, name)
-	})}
-	for _, address := range listen {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		p.serving.Go(func() { _ = p.server.Serve(l) }) // ends with stop
-	}
+	p.listen = listen
+	p.serveAgain()
 	c.t.Cleanup(p.stop)
 	created.Status.PodIP = p.ip.String()
 	created.Status.PodIPs = []corev1.PodIP{{IP: p.ip.String()}}
@@ -176,6 +168,23 @@ func (p *pod) remove() {
 	err := p.c.CoreV1().Pods(namespace).Delete(p.c.t.Context(), p.name, metav1.DeleteOptions{GracePeriodSeconds: &now})
 	if err != nil && !apierrors.IsNotFound(err) {
 		p.c.t.Fatal(err)
+	}
+}
+
+// serveAgain starts the server, at first or after stop.
+func (p *pod) serveAgain() {
+	p.c.t.Helper()
+	p.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		p.asked.Add(1)
+		fmt.Fprintln(w, p.name)
+	})}
+	server := p.server
+	for _, address := range p.listen {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			p.c.t.Fatal(err)
+		}
+		p.serving.Go(func() { _ = server.Serve(l) }) // ends with stop
 	}
 }
 

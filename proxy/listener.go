@@ -52,8 +52,8 @@ type ListenerStatus struct {
 	Err         error          // why it is not open; nil: it is open
 }
 
-// errNotYet is the state of a listener between a Table and its first bind.
-var errNotYet = errors.New("not opened yet")
+// ErrNotYet is the state of a listener between a Table and its first bind.
+var ErrNotYet = errors.New("not opened yet")
 
 // follow opens and closes listeners until they are those of v, and returns
 // when to try again those that could not be opened. A listener that stays is not
@@ -222,13 +222,37 @@ func (s *Server) Serving() error {
 		if l != nil && l.close != nil {
 			continue
 		}
-		err := errNotYet
+		err := ErrNotYet
 		if l != nil && l.err != nil {
 			err = l.err
 		}
 		errs = append(errs, fmt.Errorf("service %q: listener %s: %w", servicesOf(wanted.pools), wanted.Port, err))
 	}
 	return errors.Join(errs...)
+}
+
+// Services returns how the listeners of each service of the newest Table are: nil
+// where all are open, [ErrNotYet] where one is about to open, else why
+// one does not. A service without listeners is absent.
+func (s *Server) Services() map[string]error {
+	t := s.core.table.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]error)
+	for _, wanted := range wantedBy(t) {
+		err := ErrNotYet
+		if l := s.listeners[wanted.Port]; l != nil && l.err != nil {
+			err = l.err
+		} else if l != nil && l.close != nil {
+			err = nil
+		}
+		for _, p := range wanted.pools {
+			if old, seen := out[p.Name]; !seen || old == nil || errors.Is(old, ErrNotYet) && err != nil {
+				out[p.Name] = err
+			}
+		}
+	}
+	return out
 }
 
 // Listeners returns the listeners that the proxy was last told of, by address,
@@ -252,7 +276,7 @@ func (s *Server) Listeners() []ListenerStatus {
 		if l.close != nil {
 			status.Address = l.bound
 		} else if l.err == nil {
-			status.Err = errNotYet
+			status.Err = ErrNotYet
 		}
 		all = append(all, status)
 	}

@@ -61,16 +61,18 @@ func identity(ctx context.Context, c *config.Config) (string, error) {
 	return self.ID, err
 }
 
-// answers are the addresses that this host may answer with: those of the
-// configuration but for an Elastic IP that may be another host's.
+// answers are what is wanted of the catalog: what the configuration says, and behind
+// that what a cluster asks for. The addresses are those of the configuration but for
+// an Elastic IP that may be another host's.
 type answers struct {
 	deliver func(discovery.Want)
 
 	mu       sync.Mutex
-	want     discovery.Want   // guarded by mu, as what follows: what the configuration says
-	wanted   bool             // there is one
-	takeover bool             // the Elastic IP is withheld until it is believed to be here
-	belief   elasticip.Belief // the newest
+	want     discovery.Want      // guarded by mu, as what follows: what the configuration says
+	wanted   bool                // there is one
+	asked    []discovery.Service // by Services of a cluster
+	takeover bool                // the Elastic IP is withheld until it is believed to be here
+	belief   elasticip.Belief    // the newest
 }
 
 // apply takes what a configuration says.
@@ -79,6 +81,16 @@ func (a *answers) apply(w discovery.Want) {
 	defer a.mu.Unlock()
 	a.want, a.wanted = w, true
 	a.publish()
+}
+
+// fulfil takes what the Services of a cluster ask for.
+func (a *answers) fulfil(services []discovery.Service) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asked = services
+	if a.wanted {
+		a.publish()
+	}
 }
 
 // believe takes a belief.
@@ -96,6 +108,7 @@ func (a *answers) believe(b elasticip.Belief) {
 // Which one it is EC2 has to say: until then it may be any.
 func (a *answers) publish() {
 	w := a.want
+	w.Services = slices.Concat(w.Services, a.asked)
 	if a.takeover && !a.belief.Mine {
 		all := w.Host.Addresses
 		w.Host.Addresses, w.Host.Withheld = nil, nil

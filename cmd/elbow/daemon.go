@@ -21,9 +21,11 @@ import (
 	"haslohas.com/elbow/config"
 	"haslohas.com/elbow/delegation"
 	"haslohas.com/elbow/discovery"
+	"haslohas.com/elbow/discovery/kubernetes"
 	"haslohas.com/elbow/dnsserver"
 	"haslohas.com/elbow/elasticip"
 	"haslohas.com/elbow/health"
+	"haslohas.com/elbow/loadbalancer"
 	"haslohas.com/elbow/pool"
 	"haslohas.com/elbow/proxy"
 	"haslohas.com/elbow/state"
@@ -55,6 +57,9 @@ type elbow struct {
 	proxy    *proxy.Server
 	names    *dnsserver.Server
 	admin    *admin.Server
+	balancer *loadbalancer.Controller // of the Services of a cluster
+	events   *kubernetes.Recorder
+	teller   *teller
 	parents  *delegation.Keeper
 	reload   *reloader
 	upgrades *upgrader
@@ -140,6 +145,9 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 	e.parents = delegation.NewKeeper(delegation.KeeperOptions{Log: e.log, Registerer: e.registry})
 	e.answers = &answers{deliver: e.catalog.Apply, takeover: cfg.AWS.ElasticIP.Takeover}
 	e.address = newElasticIP(e, cfg)
+	e.events = kubernetes.NewRecorder(cfg.Host.Name, e.log)
+	e.teller = &teller{e: e}
+	e.balancer = newLoadBalancer(e)
 	e.admin = newAdmin(e, cfg.Admin)
 	e.upgrades = newUpgrader(e)
 	e.reload = newReloader(e, cfg)
@@ -203,7 +211,7 @@ func (e *elbow) run(ctx context.Context) error {
 		return nil
 	})
 	for _, part := range []interface{ Run(context.Context) error }{
-		e.catalog, e.checker, e.names, e.admin, e.parents, e.reload, e.upgrades,
+		e.catalog, e.checker, e.names, e.admin, e.parents, e.balancer, e.teller, e.events, e.reload, e.upgrades,
 	} {
 		all.Go(func() error { return part.Run(rest) })
 	}

@@ -24,6 +24,7 @@ import (
 	"haslohas.com/elbow/discovery/file"
 	"haslohas.com/elbow/discovery/kubernetes"
 	"haslohas.com/elbow/discovery/static"
+	"haslohas.com/elbow/loadbalancer"
 	"haslohas.com/elbow/watch"
 )
 
@@ -34,6 +35,8 @@ type reloader struct {
 	path    string
 	apply   func(discovery.Want)
 	keep    func(delegation.Settings)
+	balance func(loadbalancer.Settings)
+	tell    func(*config.Config, *kubernetes.Cluster)
 	reopen  func() error
 	upgrade func(context.Context) (taken bool) // where the program on the disk has changed
 	log     *slog.Logger
@@ -49,9 +52,11 @@ type reloader struct {
 
 func newReloader(e *elbow, first *config.Config) *reloader {
 	r := &reloader{
-		path:  e.path,
-		apply: e.answers.apply,
-		keep:  e.parents.Apply,
+		path:    e.path,
+		apply:   e.answers.apply,
+		keep:    e.parents.Apply,
+		balance: e.balancer.Apply,
+		tell:    e.teller.apply,
 		reopen: func() error {
 			e.names.Reopen()
 			return e.connLog.Reopen()
@@ -163,6 +168,8 @@ func (r *reloader) accept(c *config.Config) {
 		r.cluster = kubernetes.New(kubernetes.Options{Kubeconfig: c.Kubernetes.Kubeconfig, Log: r.log})
 	}
 	r.current = c
+	r.tell(c, r.cluster)
+	r.balance(loadbalancer.Settings{Site: site(c), Cluster: r.cluster})
 	r.apply(want(c, r.cluster, r.log))
 	r.keep(keepDelegation(c))
 	r.successful.Set(1)

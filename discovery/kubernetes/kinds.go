@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -39,6 +40,8 @@ var (
 		func() runtime.Object { return new(corev1.NodeList) }, stripAs(stripNode)}
 	kindService = &kind{corev1.SchemeGroupVersion, "services", &corev1.Service{},
 		func() runtime.Object { return new(corev1.ServiceList) }, stripAs(stripService)}
+	kindBalanced = &kind{corev1.SchemeGroupVersion, "services", &corev1.Service{},
+		func() runtime.Object { return new(corev1.ServiceList) }, stripAs(stripBalanced)}
 	kindSlice = &kind{discoveryv1.SchemeGroupVersion, "endpointslices", &discoveryv1.EndpointSlice{},
 		func() runtime.Object { return new(discoveryv1.EndpointSliceList) }, stripAs(stripSlice)}
 )
@@ -161,6 +164,43 @@ func stripService(s *corev1.Service) *corev1.Service {
 			HealthCheckNodePort:   s.Spec.HealthCheckNodePort,
 		},
 	}
+}
+
+// stripBalanced keeps what a load balancer must know of a Service, and what it
+// writes. Of a Service that is none of its business it keeps the name.
+func stripBalanced(s *corev1.Service) *corev1.Service {
+	if s.Spec.Type != corev1.ServiceTypeLoadBalancer && len(s.Finalizers) == 0 {
+		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID}}
+	}
+	out := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:         s.Namespace,
+			Name:              s.Name,
+			UID:               s.UID,
+			ResourceVersion:   s.ResourceVersion,
+			CreationTimestamp: s.CreationTimestamp,
+			DeletionTimestamp: s.DeletionTimestamp,
+			Finalizers:        s.Finalizers,
+		},
+		Spec: corev1.ServiceSpec{
+			Type:                     s.Spec.Type,
+			Ports:                    s.Spec.Ports,
+			LoadBalancerClass:        s.Spec.LoadBalancerClass,
+			LoadBalancerIP:           s.Spec.LoadBalancerIP,
+			LoadBalancerSourceRanges: s.Spec.LoadBalancerSourceRanges,
+			SessionAffinity:          s.Spec.SessionAffinity,
+		},
+		Status: corev1.ServiceStatus{LoadBalancer: s.Status.LoadBalancer},
+	}
+	for k, v := range s.Annotations {
+		if strings.HasPrefix(k, annotationPrefix) || k == AnnotationHostname || k == corev1.AnnotationLoadBalancerSourceRangesKey {
+			if out.Annotations == nil {
+				out.Annotations = make(map[string]string)
+			}
+			out.Annotations[k] = v
+		}
+	}
+	return out
 }
 
 func stripSlice(s *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {

@@ -13,6 +13,13 @@ import (
 	"haslohas.com/elbow/pool"
 )
 
+// annotationPrefix is that of all annotations of our own.
+const annotationPrefix = "elbow.haslohas.com/"
+
+// AnnotationHostname is where a Service says how it is called, a list with commas;
+// external-dns reads it, too.
+const AnnotationHostname = "external-dns.alpha.kubernetes.io/hostname"
+
 // The annotations of a pod that are understood.
 const (
 	annotationWeight   = "elbow.haslohas.com/weight"   // its share of the connections, 0 to 256

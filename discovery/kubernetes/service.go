@@ -19,6 +19,7 @@ type Service struct {
 	Namespace string
 	Name      string
 	Port      Port // of the Service, its number or its name
+	UDP       bool // the port is for UDP; false: for TCP where there is such a one
 	NodePort  bool // connect to the nodes, at the Service's node port; else to the pods
 
 	// IncludeExcluded has nodes with the label
@@ -96,6 +97,9 @@ func servicePort(w Service, s *corev1.Service) (corev1.ServicePort, error) {
 		}
 		names = append(names, name)
 		if w.Port.Number != 0 && p.Port != int32(w.Port.Number) || w.Port.Number == 0 && p.Name != w.Port.Name {
+			continue
+		}
+		if w.UDP && p.Protocol != corev1.ProtocolUDP {
 			continue
 		}
 		if best == nil || best.Protocol != corev1.ProtocolTCP && p.Protocol == corev1.ProtocolTCP {
