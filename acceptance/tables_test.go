@@ -26,6 +26,9 @@ type reader struct {
 	global  string // its configuration; DIR and PORT are replaced
 	zone    string // for each zone; NAME and FILE are replaced, too
 	args    []string
+
+	// prepare makes ready what it needs in its folder; nil: nothing.
+	prepare func(t *testing.T, dir string, signed []string)
 }
 
 var readers = map[string]reader{
@@ -40,7 +43,7 @@ template:
     semantic-checks: off
     zonefile-sync: -1
 zone:
-`, "  - domain: \"NAME\"\n    file: FILE\n", []string{"-c", "CONF"}},
+`, "  - domain: \"NAME\"\n    file: FILE\n", []string{"-c", "CONF"}, nil},
 	"nsd": {"nsd", `
 server:
   ip-address: 127.0.0.1@PORT
@@ -53,7 +56,7 @@ server:
   rrl-ratelimit: 0
 remote-control:
   control-enable: no
-`, "zone:\n  name: \"NAME\"\n  zonefile: FILE\n", []string{"-d", "-c", "CONF"}},
+`, "zone:\n  name: \"NAME\"\n  zonefile: FILE\n", []string{"-d", "-c", "CONF"}, nil},
 	"named": {"named", `
 options {
   directory "DIR";
@@ -70,10 +73,11 @@ options {
   dnssec-validation no;
 };
 controls { };
-`, "zone \"NAME\" { type primary; file \"FILE\"; };\n", []string{"-g", "-n", "1", "-c", "CONF"}},
+`, "zone \"NAME\" { type primary; file \"FILE\"; };\n", []string{"-g", "-n", "1", "-c", "CONF"}, nil},
 	"pdns": {"pdns_server", `
 launch=bind
 bind-config=DIR/zones.conf
+bind-dnssec-db=DIR/dnssec.db
 local-address=127.0.0.1
 local-port=PORT
 socket-dir=DIR
@@ -84,7 +88,7 @@ disable-syslog=yes
 dname-processing=yes
 query-cache-ttl=0
 cache-ttl=0
-`, "", []string{"--config-dir=DIR"}},
+`, "", []string{"--config-dir=DIR"}, markSigned},
 }
 
 // TestTablesOfOthers puts the questions of dnsserver/testdata/rfc to servers of
@@ -97,6 +101,7 @@ func TestTablesOfOthers(t *testing.T) {
 	}
 	tables := make(map[string]*dnstable.Table)
 	zones := make(map[string]string)
+	var signed []string
 	dir := t.TempDir()
 	for _, file := range files {
 		content, err := os.ReadFile(file)
@@ -115,20 +120,33 @@ func TestTablesOfOthers(t *testing.T) {
 			if zones[z.Name] != "" {
 				t.Fatalf("%s: zone %s is in another table, too", file, z.Name)
 			}
-			zones[z.Name] = write(t, dir, z.Name+".zone", "$ORIGIN "+z.Name+".\n"+z.Text)
+			file := write(t, dir, z.Name+".zone", "$ORIGIN "+z.Name+".\n"+z.Text)
+			if z.Signed {
+				file = signZone(t, dir, z.Name, file)
+				signed = append(signed, z.Name)
+			}
+			zones[z.Name] = file
 		}
 	}
 	ports := freePorts(t, len(readers))
 	tried := 0
+	for _, r := range readers {
+		if _, err := exec.LookPath(r.program); err == nil {
+			tried++
+		}
+	}
+	if tried == 0 {
+		t.Skip("no other name server is installed (Debian: knot, nsd, bind9, pdns-server with pdns-backend-bind)")
+	}
 	for i, name := range slices.Sorted(maps.Keys(readers)) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := readers[name]
 			program, err := exec.LookPath(r.program)
 			if err != nil {
 				t.Skipf("%s is not installed", r.program)
 			}
-			tried++
-			r.serve(t, program, ports[i], zones)
+			r.serve(t, program, ports[i], zones, signed)
 			addr := "127.0.0.1:" + ports[i]
 			for zone := range zones {
 				elbowtest.Eventually(t, 10*time.Second, name+" serves "+zone, func() bool {
@@ -147,13 +165,10 @@ func TestTablesOfOthers(t *testing.T) {
 			}
 		})
 	}
-	if tried == 0 {
-		t.Skip("no other name server is installed (Debian: knot, nsd, bind9, pdns-server with pdns-backend-bind)")
-	}
 }
 
 // serve runs the server with zones, by the paths of their files.
-func (r reader) serve(t *testing.T, program, port string, zones map[string]string) {
+func (r reader) serve(t *testing.T, program, port string, zones map[string]string, signed []string) {
 	dir := t.TempDir()
 	conf := r.global
 	var named strings.Builder
@@ -163,6 +178,9 @@ func (r reader) serve(t *testing.T, program, port string, zones map[string]strin
 	}
 	path := write(t, dir, "pdns.conf", strings.NewReplacer("DIR", dir, "PORT", port).Replace(conf))
 	write(t, dir, "zones.conf", named.String())
+	if r.prepare != nil {
+		r.prepare(t, dir, signed)
+	}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -180,6 +198,41 @@ func (r reader) serve(t *testing.T, program, port string, zones map[string]strin
 		}
 		log.Close()
 	})
+}
+
+// signZone signs a zone by the tool of another maker, so that its signatures,
+// its chain and its TTLs are not elbow's, and returns the path of the outcome.
+func signZone(t *testing.T, dir, zone, file string) string {
+	t.Helper()
+	signer, err := exec.LookPath("dnssec-signzone")
+	if err != nil {
+		t.Skip("dnssec-signzone is not installed (Debian: bind9-utils)")
+	}
+	// -z: by the one key for all; -S with -T: the TTL that elbow's key sets have.
+	for _, command := range [][]string{
+		{filepath.Join(filepath.Dir(signer), "dnssec-keygen"), "-q", "-K", dir, "-a", "ECDSAP256SHA256", "-f", "KSK", zone},
+		{signer, "-q", "-z", "-S", "-T", "3600", "-K", dir, "-d", dir, "-o", zone, "-f", file + ".signed", file},
+	} {
+		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", command, err, out)
+		}
+	}
+	return file + ".signed"
+}
+
+// markSigned tells PowerDNS which zones are signed already.
+func markSigned(t *testing.T, dir string, signed []string) {
+	t.Helper()
+	commands := [][]string{{"create-bind-db", filepath.Join(dir, "dnssec.db")}}
+	for _, zone := range signed {
+		commands = append(commands, []string{"set-presigned", zone})
+	}
+	for _, command := range commands {
+		out, err := exec.Command("pdnsutil", append([]string{"--config-dir", dir}, command...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("pdnsutil %v: %v\n%s", command, err, out)
+		}
+	}
 }
 
 // compare puts one question of a table to a server.

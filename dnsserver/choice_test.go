@@ -136,7 +136,7 @@ func TestWeightedAnswers(t *testing.T) {
 		f := policies(t, signed)
 		h := newHouse(t, nil)
 		h.publish(f)
-		v := &validator{zone: "example.com.", now: time.Now()}
+		v := &validator{zone: "example.com.", now: time.Now(), negative: 600}
 		if signed {
 			v.keys = keysOf(t, h, "example.com")
 		}
@@ -251,7 +251,7 @@ func TestMappedAnswers(t *testing.T) {
 					t.Errorf("scope %d, want %d", got, test.scope)
 				}
 				if signed {
-					v := &validator{zone: "example.com.", now: time.Now(), keys: keysOf(t, h, "example.com")}
+					v := &validator{zone: "example.com.", now: time.Now(), keys: keysOf(t, h, "example.com"), negative: 600}
 					if err := v.judge(a); err != nil {
 						t.Errorf("%v\n%v", err, a)
 					}

@@ -203,6 +203,13 @@ func (s *signers) sign(owner name, set *rrset, now time.Time) (*signature, error
 	if err != nil {
 		return nil, fmt.Errorf("signing %s of %s: %w", dns.Type(set.typ), owner, err)
 	}
+	if text := rrs[0].Header().Name; strings.HasPrefix(text, "*") && !strings.HasPrefix(text, "*.") {
+		// An asterisk beside other octets is no wildcard, RFC 4592 section 2.1.1,
+		// but for the codec, unless it is written as a number.
+		for _, rr := range rrs {
+			rr.Header().Name = `\042` + text[1:]
+		}
+	}
 	inception := now.Add(-backdate - rand.N(backdate)).Unix()
 	expiration := now.Add(validity - rand.N(validitySpan)).Unix()
 	out := &signature{by: s, inception: inception, expiration: expiration}

@@ -16,6 +16,8 @@ type validator struct {
 	zone string // with the final dot
 	keys []*dns.DNSKEY
 	now  time.Time
+
+	negative uint32 // the TTL of its negative answers, s
 }
 
 // judge returns what is wrong with the response to a question about the zone.
@@ -87,7 +89,7 @@ func (v *validator) signed(section []dns.RR) error {
 				return fmt.Errorf("%w: %v over %v", err, sig, set)
 			}
 		}
-		if rr, ok := set[0].(*dns.NSEC); ok && h.Ttl > 600 {
+		if rr, ok := set[0].(*dns.NSEC); ok && h.Ttl > v.negative {
 			return fmt.Errorf("the TTL is above that of negative answers: %v", rr)
 		}
 	}
@@ -120,7 +122,7 @@ func (v *validator) verify(sig *dns.RRSIG, set []dns.RR) error {
 func (v *validator) synthesized(c *dns.CNAME, section []dns.RR) bool {
 	return slices.ContainsFunc(only[*dns.DNAME](section), func(d *dns.DNAME) bool {
 		prefix, ok := strings.CutSuffix(strings.ToLower(c.Hdr.Name), "."+strings.ToLower(d.Hdr.Name))
-		return ok && strings.EqualFold(prefix+"."+d.Target, c.Target)
+		return ok && strings.EqualFold(prefix+"."+strings.TrimPrefix(d.Target, "."), c.Target)
 	})
 }
 
@@ -287,6 +289,9 @@ func (h *house) validatorOf(t testing.TB, zone string) *validator {
 	v := &validator{zone: dns.Fqdn(zone), keys: only[*dns.DNSKEY](m.Answer), now: time.Now()}
 	if len(v.keys) == 0 {
 		t.Fatalf("%s has no keys: %v", zone, m)
+	}
+	for _, soa := range only[*dns.SOA](h.askSigned(t, zone, dns.TypeSOA).Answer) {
+		v.negative = min(soa.Hdr.Ttl, soa.Minttl) // RFC 9077
 	}
 	return v
 }

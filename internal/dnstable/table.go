@@ -5,6 +5,8 @@
 //
 //	-- zone example.test --
 //	@ SOA ns hostmaster 1 7200 1800 1209600 600
+//	-- signed zone secure.test --
+//	@ SOA ns hostmaster 1 7200 1800 1209600 600
 //	-- service web.example.test --
 //	198.51.100.1
 //	-- answers --
@@ -19,7 +21,6 @@
 package dnstable
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,7 +41,10 @@ type Table struct {
 }
 
 // A Zone is the master file of a zone.
-type Zone struct{ Name, Text string }
+type Zone struct {
+	Name, Text string
+	Signed     bool // by one key for all, ECDSA P-256, with NSEC
+}
 
 // A Service is a hostname with the addresses it is answered with.
 type Service struct {
@@ -69,13 +73,19 @@ func Parse(text string) (*Table, error) {
 		switch kind {
 		case "":
 		case "zone":
-			t.Zones = append(t.Zones, Zone{name, body.String()})
+			t.Zones = append(t.Zones, Zone{Name: name, Text: body.String()})
+		case "signed":
+			of, ok := strings.CutPrefix(name, "zone ")
+			if !ok {
+				return fmt.Errorf("line %d: section %q: want signed zone NAME", begun, title)
+			}
+			t.Zones = append(t.Zones, Zone{Name: of, Text: body.String(), Signed: true})
 		case "service":
 			t.Services = append(t.Services, Service{name, strings.Fields(body.String())})
 		case "answers":
 			return t.cases(body.String(), begun)
 		default:
-			return fmt.Errorf("line %d: section %q: want zone, service or answers", begun, title)
+			return fmt.Errorf("line %d: section %q: want zone, signed zone, service or answers", begun, title)
 		}
 		return nil
 	}
@@ -138,8 +148,9 @@ func (t *Table) cases(text string, line int) error {
 }
 
 // Question makes the query of a line such as "www.example.com A class=CH", and
-// tells whether it is to go by TCP. Its id is 4711. The options are class=, opcode=, qdcount= (the same question
-// that many times), payload= (an OPT record), do, cd, rd, tcp.
+// tells whether it is to go by TCP. Its id is 4711. The options are class=,
+// opcode=, qdcount= (the same question that many times), payload= (an OPT
+// record), do, cd, rd, tcp.
 func Question(line string) (m *dns.Msg, tcp bool, err error) {
 	fields := strings.Fields(line)
 	if len(fields) < 2 {
@@ -171,9 +182,9 @@ func Question(line string) (m *dns.Msg, tcp bool, err error) {
 		case "qdcount":
 			count = n
 		case "payload":
-			m.SetEdns0(uint16(n), false)
+			edns(m).SetUDPSize(uint16(n))
 		case "do":
-			m.SetEdns0(cmp.Or(payload(m), dns.DefaultMsgSize), true)
+			edns(m).SetDo()
 			ok = true
 		case "rd":
 			m.RecursionDesired, ok = true, true
@@ -194,15 +205,17 @@ func Question(line string) (m *dns.Msg, tcp bool, err error) {
 	return m, tcp, nil
 }
 
-func payload(m *dns.Msg) uint16 {
-	if o := m.IsEdns0(); o != nil {
-		return o.UDPSize()
+// edns is the OPT record of m, which has one from now on.
+func edns(m *dns.Msg) *dns.OPT {
+	if m.IsEdns0() == nil {
+		m.SetEdns0(dns.DefaultMsgSize, false)
 	}
-	return 0
+	return m.IsEdns0()
 }
 
 // Text is a response as tables have it: the response code with the flags, then
-// the records by section. An OPT record is left out.
+// the records by section. An OPT record is left out, and of records that a signer
+// makes what hangs on its keys and its clock.
 func Text(m *dns.Msg) string {
 	var b strings.Builder
 	b.WriteString(dns.RcodeToString[m.Rcode])
@@ -222,17 +235,34 @@ func Text(m *dns.Msg) string {
 	}{{"an", m.Answer}, {"ns", m.Ns}, {"ar", m.Extra}} {
 		for _, rr := range section.records {
 			if rr.Header().Rrtype != dns.TypeOPT {
-				fmt.Fprintf(&b, "%s %s\n", section.name, strings.ReplaceAll(rr.String(), "\t", " "))
+				fmt.Fprintf(&b, "%s %s\n", section.name, strings.ReplaceAll(record(rr), "\t", " "))
 			}
 		}
 	}
 	return b.String()
 }
 
+// record is rr without keys, key tags, digests, times and signatures.
+func record(rr dns.RR) string {
+	head := rr.Header().String()
+	switch rr := rr.(type) {
+	case *dns.RRSIG:
+		return head + fmt.Sprint(dns.Type(rr.TypeCovered), rr.Algorithm, rr.Labels, rr.OrigTtl) + " " + rr.SignerName
+	case *dns.DNSKEY:
+		return head + fmt.Sprint(rr.Flags, rr.Protocol, rr.Algorithm)
+	case *dns.CDNSKEY:
+		return head + fmt.Sprint(rr.Flags, rr.Protocol, rr.Algorithm)
+	case *dns.CDS:
+		return head + fmt.Sprint(rr.Algorithm, rr.DigestType)
+	}
+	return rr.String()
+}
+
 // Essence is what servers that obey the same rules agree on of a Text: the
 // response code, AA and TC, the answer, and the authority section where there is
-// no answer. Left out are the order, the case of names, serials, and the
-// additional section but for the addresses that a referral is of no use without.
+// no answer, or its proofs. Left out are the order, the case of names, serials,
+// the additional section but for the addresses that a referral is of no use
+// without, and whether CDS and CDNSKEY are published.
 func Essence(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	head := strings.Fields(lines[0])
@@ -244,7 +274,9 @@ func Essence(text string) string {
 		fields := strings.Fields(strings.ToLower(l))
 		section, fields := fields[0], fields[1:]
 		switch {
-		case section == "ns" && answered && head[0] == "NOERROR", section == "ar" && !referral, len(fields) < 4:
+		case len(fields) < 4, section == "ar" && (!referral || fields[3] == "rrsig"):
+			continue
+		case section == "ns" && answered && head[0] == "NOERROR" && fields[3] != "nsec" && !strings.Contains(l, " RRSIG NSEC "):
 			continue
 		}
 		switch fields[3] {
@@ -252,8 +284,8 @@ func Essence(text string) string {
 			if len(fields) > 6 {
 				fields[6] = "SERIAL"
 			}
-		case "rrsig":
-			continue
+		case "nsec":
+			fields = slices.DeleteFunc(fields, func(typ string) bool { return typ == "cds" || typ == "cdnskey" })
 		}
 		out = append(out, section+" "+strings.Join(fields, " "))
 	}
