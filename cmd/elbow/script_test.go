@@ -24,7 +24,8 @@ func TestMain(m *testing.M) {
 // has two web servers, at $A and $B, two with TLS, at $SA and $SB, two DNS
 // servers, at $DNS_A and $DNS_B, that answer everything with their name and end
 // at the command stopdns, an address that is free for UDP and TCP, $HOST and
-// $PORT, and a control socket path, $SOCKET.
+// $PORT, and a control socket path, $SOCKET. Of AWS it has what startCloud
+// says.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -51,6 +52,7 @@ func TestScripts(t *testing.T) {
 				env.Setenv("DNS_"+name, server.address)
 				env.Values[name] = server
 			}
+			startCloud(t, env)
 			if err := setFreePort(env); err != nil {
 				return err
 			}
@@ -67,6 +69,9 @@ func TestScripts(t *testing.T) {
 			"eventually": eventually,
 			"stopdns":    stopNameServer,
 			"fill":       fill,
+			"route53":    route53,
+			"exits":      exits,
+			"hides":      hides,
 		},
 	})
 }
