@@ -69,6 +69,7 @@ func (d *decoder) config(root *yaml.Node) *Config {
 			{"kubeconfig", path(&c.Kubernetes.Kubeconfig)},
 			{"loadBalancerClass", text(&c.Kubernetes.LoadBalancerClass, "a class", parseClass)},
 			{"events", boolean(&c.Kubernetes.Events)},
+			{"publicAddresses", scalar(&c.Kubernetes.PublicFromEC2, "one of nodes, ec2", parsePublicFrom)},
 		}.rule()},
 		{"aws", aws(&c.AWS)},
 	}.rule())

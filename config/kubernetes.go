@@ -15,7 +15,19 @@ type Kubernetes struct {
 	Kubeconfig string // path; empty: as kubectl finds it
 
 	LoadBalancerClass string // of the Services that are fulfilled; empty: none is
+	PublicFromEC2     bool   // nodes without an ExternalIP have the public address of their instance
 	Events            bool   // the cluster is told when a backend goes down or comes back
+}
+
+// parsePublicFrom parses where the public addresses of nodes come from.
+func parsePublicFrom(s string) (ec2 bool, err error) {
+	switch s {
+	case "nodes":
+		return false, nil
+	case "ec2":
+		return true, nil
+	}
+	return false, fmt.Errorf("unknown value %s, want nodes or ec2", quote(s))
 }
 
 // parseClass parses a loadBalancerClass: a name, or one with a domain in front.

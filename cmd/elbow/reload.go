@@ -42,6 +42,7 @@ type reloader struct {
 	log     *slog.Logger
 	serving *atomic.Bool        // of the daemon: systemd is not told READY before it is
 	cluster *kubernetes.Cluster // of current
+	public  *publicAddresses    // of the nodes of current; nil: they have their own
 	started *config.Config      // whose keys that are read at start alone are in force
 	current *config.Config
 	refused string // the last error that was logged, so that it is logged once
@@ -167,10 +168,11 @@ func (r *reloader) accept(c *config.Config) {
 	if r.cluster == nil || c.Kubernetes.Kubeconfig != r.cluster.Kubeconfig {
 		r.cluster = kubernetes.New(kubernetes.Options{Kubeconfig: c.Kubernetes.Kubeconfig, Log: r.log})
 	}
+	r.public = r.public.of(c, r.log)
 	r.current = c
 	r.tell(c, r.cluster)
 	r.balance(loadbalancer.Settings{Site: site(c), Cluster: r.cluster})
-	r.apply(want(c, r.cluster, r.log))
+	r.apply(want(c, r.cluster, r.public, r.log))
 	r.keep(keepDelegation(c))
 	r.successful.Set(1)
 	r.at.SetToCurrentTime()
@@ -195,7 +197,7 @@ func needRestart(old, new *config.Config) []string {
 }
 
 // want translates a configuration into what the catalog is to find.
-func want(c *config.Config, cluster *kubernetes.Cluster, log *slog.Logger) discovery.Want {
+func want(c *config.Config, cluster *kubernetes.Cluster, public *publicAddresses, log *slog.Logger) discovery.Want {
 	w := discovery.Want{Host: c.Host, DNS: c.DNS}
 	for _, s := range c.Services {
 		d := discovery.Service{Service: *s.Service, OwnProbe: s.OwnProbe}
@@ -217,6 +219,10 @@ func want(c *config.Config, cluster *kubernetes.Cluster, log *slog.Logger) disco
 			k := s.Source.Kubernetes
 			d.SourceKey = fmt.Sprintf("kubernetes %q %s %q %q %v %v %t",
 				c.Kubernetes.Kubeconfig, k.Namespace, k.Selector, k.Service, k.Port, k.Via, k.IncludeExcluded)
+			if public != nil {
+				d.Source = public.Enrich(d.Source)
+				d.SourceKey += " public addresses of " + public.key
+			}
 		case config.FromEC2:
 			o := fromEC2(s.Source.EC2, log)
 			at := way(c)
@@ -231,6 +237,25 @@ func want(c *config.Config, cluster *kubernetes.Cluster, log *slog.Logger) disco
 		w.Services = append(w.Services, d)
 	}
 	return w
+}
+
+// publicAddresses are those that nodes have by their instances.
+type publicAddresses struct {
+	*ec2.Enricher
+	key string // equal keys: they come from the same place
+}
+
+// of returns those that c wants, p itself where that is the same; nil: none.
+func (p *publicAddresses) of(c *config.Config, log *slog.Logger) *publicAddresses {
+	if !c.Kubernetes.PublicFromEC2 {
+		return nil
+	}
+	at := way(c)
+	key := fmt.Sprintf("%q %q", at.Region, at.Endpoint)
+	if p != nil && p.key == key {
+		return p
+	}
+	return &publicAddresses{ec2.NewEnricher(ec2.Options{Connect: ec2.Connect(at, nil), Log: log}), key}
 }
 
 func fromKubernetes(k config.KubernetesSource, cluster *kubernetes.Cluster) discovery.Source {
