@@ -46,12 +46,10 @@ type responder struct {
 
 	// The name that is looked up now: the one of the question, or where a chain
 	// has led.
-	cur        [maxName]byte
-	curLen     int
-	curOffsets [maxLabels + 1]uint8 // of its labels
-	curLabels  int
-	apex       int // the label at which the zone begins
-	at         int // where the name stands in the message
+	cur    *qname
+	target qname // where a chain has led
+	apex   int   // the label at which the zone begins
+	at     int   // where the name stands in the message
 
 	owners [maxChain + 1]int // where the names of the chain stand
 	chain  int
@@ -124,9 +122,7 @@ func (r *responder) answer(dst []byte, s *snapshot, v verdict, c conversation) (
 // lookup answers out of the zone, RFC 1034 section 4.3.2, and returns the
 // response code, which is that of the last name of a chain, RFC 6604.
 func (r *responder) lookup() uint16 {
-	r.curLen = copy(r.cur[:], r.name[:r.nameLen])
-	r.curLabels = r.labels
-	copy(r.curOffsets[:r.labels+1], r.offsets[:])
+	r.cur = &r.qname
 	r.at, r.chain, r.passed = headerLen, 0, 0
 	r.prove, r.expanded, r.denies, r.proved = r.do && r.zone.signed != nil, false, 0, 0
 	r.zoneAt = r.place(r.apex)
@@ -145,13 +141,13 @@ func (r *responder) lookup() uint16 {
 // step looks up the current name. It reports false where that has become
 // another one, which is to be looked up next.
 func (r *responder) step() (rcode uint16, done bool) {
-	n := r.zone.get(r.cur[:r.curLen])
+	n := r.zone.get(r.cur.hashes[0], r.cur.wire())
 	if n != nil && !n.occluded && !n.cut {
 		return r.node(n)
 	}
 	// From the apex down: the first delegation, DNAME or gap decides.
 	for i := r.apex; i >= 0; i-- {
-		n := r.zone.get(r.suffix(i))
+		n := r.zone.get(r.cur.hashes[i], r.cur.suffix(i))
 		switch {
 		case n == nil:
 			return r.wildcard(i + 1)
@@ -170,19 +166,16 @@ func (r *responder) step() (rcode uint16, done bool) {
 	return rcodeNXDomain, true // not reached: the last round returns
 }
 
-// suffix is the current name from the label i on.
-func (r *responder) suffix(i int) []byte { return r.cur[r.curOffsets[i]:r.curLen] }
-
-// place is where that suffix stands in the message.
-func (r *responder) place(i int) int { return r.at + int(r.curOffsets[i]) }
+// place is where the current name from the label i on stands in the message.
+func (r *responder) place(i int) int { return r.at + int(r.cur.offsets[i]) }
 
 // wildcard answers for a name that does not exist and whose closest encloser
 // begins at the label i, RFC 4592 section 3.3.1.
 func (r *responder) wildcard(i int) (uint16, bool) {
 	r.wild[0], r.wild[1] = 1, '*'
-	r.wildLen = 2 + copy(r.wild[2:], r.suffix(i))
-	if n := r.zone.get(r.wild[:r.wildLen]); n != nil {
-		r.deny(r.cur[:r.curLen]) // RFC 4035 section 3.1.3.3
+	r.wildLen = 2 + copy(r.wild[2:], r.cur.suffix(i))
+	if n := r.zone.get(hashWildcard(r.cur.hashes[i]), r.wild[:r.wildLen]); n != nil {
+		r.deny(r.cur.wire()) // RFC 4035 section 3.1.3.3
 		r.expanded = true
 		rcode, done := r.node(n)
 		r.expanded = false
@@ -190,7 +183,7 @@ func (r *responder) wildcard(i int) (uint16, bool) {
 	}
 	// RFC 4035 section 3.1.4.1: a zone of its own below this one proves that
 	// the name exists, even where this zone does not delegate it.
-	if r.qtype == typeDS && r.chain == 0 && r.snapshot.zones[name(r.cur[:r.curLen])] != nil {
+	if r.qtype == typeDS && r.chain == 0 && r.snapshot.zones.find(r.cur.hashes[0], r.cur.wire()) != nil {
 		r.noData(nil)
 		return rcodeSuccess, true
 	}
@@ -346,12 +339,12 @@ func (r *responder) noData(n *node) {
 	// around it and the wildcard that could stand for it.
 	switch {
 	case n == nil:
-		r.deny(r.cur[:r.curLen])
+		r.deny(r.cur.wire())
 		r.deny(r.wild[:r.wildLen])
 	case r.expanded:
 		r.deny(r.wild[:r.wildLen])
 	default:
-		r.deny(r.cur[:r.curLen])
+		r.deny(r.cur.wire())
 	}
 	r.proofs()
 }
@@ -375,7 +368,7 @@ func (r *responder) referral(n *node, i int) {
 		r.proofs()
 	}
 	if !r.out.full {
-		r.glue(s, at, r.suffix(i))
+		r.glue(s, at, r.cur.suffix(i))
 	}
 }
 
@@ -431,7 +424,7 @@ func (r *responder) dname(s *rrset, i int) (uint16, bool) {
 		r.dnames[r.passed] = s
 		r.passed++
 	}
-	prefix, target := int(r.curOffsets[i]), s.wire[headerLen:]
+	prefix, target := int(r.cur.offsets[i]), s.wire[headerLen:]
 	if prefix+len(target) > maxName {
 		return rcodeYXDomain, true
 	}
@@ -455,29 +448,21 @@ func (r *responder) follow(target []byte, at int) (done bool) {
 	}
 	r.owners[r.chain] = r.at
 	r.chain++
-	r.curLen = copy(r.cur[:], target)
-	lower(r.cur[:r.curLen])
-	r.curLabels = 0
-	for o := 0; ; o += 1 + int(r.cur[o]) {
-		r.curOffsets[r.curLabels] = uint8(o)
-		if r.cur[o] == 0 {
-			break
-		}
-		r.curLabels++
-	}
+	r.cur = &r.target
+	r.cur.take(target) // always a name
 	r.at = at
 	for _, owner := range r.owners[:r.chain] {
 		if r.seen(owner) {
 			return true
 		}
 	}
-	apex := r.curLabels - r.zone.apexLabels
-	if apex < 0 || name(r.suffix(apex)) != r.zone.apex {
+	apex := r.cur.labels - r.zone.apexLabels
+	if apex < 0 || name(r.cur.suffix(apex)) != r.zone.apex {
 		return true
 	}
 	// A zone of its own below this one is another zone, too.
 	for i := range apex {
-		if r.curLabels-i <= r.snapshot.maxLabels && r.snapshot.zones[name(r.suffix(i))] != nil {
+		if r.cur.labels-i <= r.snapshot.maxLabels && r.snapshot.zones.find(r.cur.hashes[i], r.cur.suffix(i)) != nil {
 			return true
 		}
 	}
@@ -488,7 +473,7 @@ func (r *responder) follow(target []byte, at int) (done bool) {
 // seen reports whether the current name is the one at a place of the message.
 func (r *responder) seen(at int) bool {
 	message := r.out.message()
-	for i, c := range r.cur[:r.curLen] {
+	for i, c := range r.cur.wire() {
 		m := message[at+i]
 		if 'A' <= m && m <= 'Z' {
 			m += 'a' - 'A'

@@ -64,6 +64,8 @@ type batch struct {
 
 	received int // of in, how many the last call has filled
 	waiting  int // of out, how many are to be sent
+
+	warming warming
 }
 
 // newBatch points the headers at their slots.
@@ -274,6 +276,9 @@ func (b *batchSocket) serve(s *Server, l *listener, shard int) {
 
 // answerBatch answers what was received last.
 func (s *Server) answerBatch(r *responder, b *batch, shard int) {
+	if snap := s.snapshot.Load(); b.received > 1 && snap.names >= warmFrom {
+		b.warm(r, snap)
+	}
 	for i := range b.received {
 		packet, client := b.query(i)
 		if client.Port() == 0 {
@@ -285,7 +290,7 @@ func (s *Server) answerBatch(r *responder, b *batch, shard int) {
 			b.answer(i, out)
 		}
 	}
-	r.tally.tell(&s.counts.shards[shard%shards].tally, false)
+	s.tell(r, shard)
 	for range b.send() {
 		s.counts.drop(shard, dropSend)
 	}

@@ -38,7 +38,7 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 	services := roll.services(t.Pools)
 	next := &snapshot{
 		generation: t.Generation,
-		zones:      make(map[name]*zone, len(t.DNS.Zones)),
+		zones:      newTable[*zone](len(t.DNS.Zones)),
 		limit:      newLimit(t.DNS.RateLimit),
 		cookies:    b.secrets.jar(b, t.DNS.Cookies, begun),
 		nsid:       t.DNS.NSID,
@@ -58,7 +58,7 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 			continue
 		}
 		loaded[conf] = st
-		was := before.zones[st.apex]
+		was := before.zones.get(st.apex)
 		z := b.zone(ctx, conf, st, services[conf], was, t.Generation)
 		if z == nil {
 			continue
@@ -68,8 +68,9 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 		}
 		next.transfers[st.apex] = &conf.Transfer
 		fresh = fresh || was == nil
-		next.zones[st.apex] = z
+		next.zones.set(st.apex, z)
 		next.sorted = append(next.sorted, z)
+		next.names += z.nodes.len() + z.live.len()
 		next.maxLabels = max(next.maxLabels, st.apexLabels)
 	}
 	b.loaded = loaded
@@ -84,7 +85,7 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 	b.secondaries.keep(next)
 	b.buildTime.Store(int64(time.Since(begun)))
 	for _, z := range before.sorted {
-		if next.zones[z.apex] == nil {
+		if next.zones.get(z.apex) == nil {
 			b.log.Info("zone is no longer served", "zone", z.apex.label())
 		}
 	}
@@ -101,7 +102,7 @@ func (b *builder) static(conf *pool.Zone, before *snapshot) *static {
 		b.log.Error("zone cannot be served", "zone", conf.Name, "err", err)
 		return nil
 	}
-	was := before.zones[apex]
+	was := before.zones.get(apex)
 	if was != nil && was.hash == hashZone(conf) {
 		return was.static
 	}
@@ -143,7 +144,7 @@ func (b *builder) zone(ctx context.Context, conf *pool.Zone, st *static, service
 	}
 	ring := b.ringFor(ctx, want, was)
 	r := b.renewals[st.apex]
-	var reuse map[name]*node
+	var reuse *table[*node]
 	if was != nil && was.static == st && (ring == nil) == (before == nil) {
 		if sameServices(services, was.live) && ring.equal(before) && (r == nil || r.ready == nil) {
 			if ring == nil || !was.signed.due(time.Now()) {
@@ -218,8 +219,8 @@ func (z *zone) content() string {
 	}
 	h := sha256.New()
 	h.Write(z.hash[:])
-	for _, owner := range sortedNames(z.live) {
-		if l := z.live[owner].live; l != nil {
+	for _, owner := range slices.Sorted(z.live.names()) {
+		if l := z.live.get(owner).live; l != nil {
 			l.describe(h, owner)
 		}
 	}

@@ -16,13 +16,13 @@ type chain struct {
 // zone's own, and empty non-terminals. A service without addresses keeps its
 // place, so that the chain is the same whatever the health of backends.
 func newChain(z *zone) *chain {
-	c := &chain{names: make([]name, 0, len(z.static.nodes)+len(z.live))}
-	for owner, n := range z.static.nodes {
-		if z.live[owner] == nil && linked(n) {
+	c := &chain{names: make([]name, 0, z.static.nodes.len()+z.live.len())}
+	for owner, n := range z.static.nodes.all() {
+		if z.live.get(owner) == nil && linked(n) {
 			c.names = append(c.names, owner)
 		}
 	}
-	for owner, n := range z.live {
+	for owner, n := range z.live.all() {
 		if linked(n) && !z.covered(owner) {
 			c.names = append(c.names, owner)
 		}

@@ -415,7 +415,7 @@ func TestManyChoices(t *testing.T) {
 		}
 		h := newHouse(t, nil)
 		h.publish(f)
-		set := h.snapshot.Load().sorted[0].live[mustName(t, "crowd.example.com")].set(typeA)
+		set := h.snapshot.Load().sorted[0].live.get(mustName(t, "crowd.example.com")).set(typeA)
 		most := maxDrawn
 		if signed {
 			most = maxSigned

@@ -112,7 +112,7 @@ func (r *responder) explain(snap *snapshot, owner name, typ uint16) []string {
 // kind says what a name of the zone is, and returns the node that answers for
 // it, nil if none.
 func (z *zone) kind(owner name) (*node, string) {
-	if n := z.live[owner]; n != nil && n.live != nil {
+	if n := z.live.get(owner); n != nil && n.live != nil {
 		return n, KindService
 	}
 	var path []name // from the name up to the apex

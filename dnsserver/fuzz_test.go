@@ -225,7 +225,7 @@ func FuzzZoneFile(f *testing.F) {
 		h := newHouse(t, nil)
 		h.publish(fx)
 		count := 0
-		for owner, n := range h.snapshot.Load().sorted[0].nodes {
+		for owner, n := range h.snapshot.Load().sorted[0].nodes.all() {
 			for _, s := range n.sets {
 				if count++; count > 50 || s.typ == typeANY {
 					continue

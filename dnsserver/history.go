@@ -103,8 +103,8 @@ func condense(h history) *difference {
 func compare(was, z *zone) *difference {
 	d := &difference{serial: was.serial, soa: was.soa.wire, size: len(was.soa.wire)}
 	done := make(map[name]bool) // of those that differ
-	look := func(m map[name]*node) {
-		for owner := range m {
+	look := func(t *table[*node]) {
+		for owner := range t.names() {
 			before, after := was.node(owner), z.node(owner)
 			if d.size <= historyBytes && before != after && !done[owner] && d.compare(owner, before.all(), after.all()) {
 				done[owner] = true

@@ -93,7 +93,7 @@ func (h *handedOut) untils(current *snapshot, now time.Time) map[netip.Addr]time
 		}
 	}
 	for _, z := range current.sorted {
-		for _, n := range z.live {
+		for _, n := range z.live.all() {
 			if n.live == nil {
 				continue
 			}

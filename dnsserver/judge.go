@@ -80,10 +80,10 @@ func ownersOf(names []pool.OwnName) []owned {
 // judge finds what is wrong between the records of the zone, and takes out what
 // cannot be answered.
 func (l *loader) judge() {
-	for owner, n := range l.nodes {
+	for owner, n := range l.nodes.all() {
 		l.judgeNode(owner, n)
 	}
-	for owner, n := range l.nodes {
+	for owner, n := range l.nodes.all() {
 		if s := n.set(typeCNAME); s != nil {
 			l.judgeChain(owner, s)
 		}
@@ -127,7 +127,7 @@ func (l *loader) judgeChain(owner name, s *rrset) {
 			l.warn(line, "%s is a CNAME that leads back to itself", owner)
 			return
 		}
-		n := l.nodes[to]
+		n := l.nodes.get(to)
 		if n == nil {
 			return
 		}
@@ -141,7 +141,7 @@ func (l *loader) judgeChain(owner name, s *rrset) {
 
 func (l *loader) judgeTargets(owner name, s *rrset) {
 	for _, target := range s.targets {
-		n := l.nodes[target]
+		n := l.nodes.get(target)
 		if n == nil || n.set(typeCNAME) == nil {
 			continue
 		}
@@ -171,7 +171,7 @@ func (l *loader) judgeOccluded(owner name, n *node) {
 func (st *static) cover(owner name) (top name, covering *node) {
 	for up := owner; up != st.apex; {
 		up = up.parent()
-		if n := st.nodes[up]; n != nil && (n.cut || n.set(typeDNAME) != nil) {
+		if n := st.nodes.get(up); n != nil && (n.cut || n.set(typeDNAME) != nil) {
 			top, covering = up, n
 		}
 	}
@@ -188,7 +188,7 @@ func (st *static) conflicts(names []owned) []finding {
 		if !o.name.below(st.apex) {
 			continue
 		}
-		if n := st.nodes[o.name]; n != nil {
+		if n := st.nodes.get(o.name); n != nil {
 			for i := range n.sets {
 				switch s := &n.sets[i]; {
 				case slices.Contains(o.types, s.typ), s.typ == typeCNAME, s.typ == typeDNAME, s.typ == typeNS && n.cut:
@@ -218,7 +218,7 @@ func (st *static) missingAddresses(names []owned) []finding {
 		live[o.name] = slices.Contains(o.types, typeA)
 	}
 	var out []finding
-	for owner, n := range st.nodes {
+	for owner, n := range st.nodes.all() {
 		s := n.set(typeNS)
 		if s == nil || n.occluded {
 			continue
@@ -227,9 +227,9 @@ func (st *static) missingAddresses(names []owned) []finding {
 			if !target.below(st.apex) || live[target] || n.cut && !target.below(owner) {
 				continue
 			}
-			t := st.nodes[target]
+			t := st.nodes.get(target)
 			if t == nil && target != st.apex {
-				t = st.nodes[target.parent().wildcard()]
+				t = st.nodes.get(target.parent().wildcard())
 			}
 			if t == nil || t.set(typeA) == nil && t.set(typeAAAA) == nil && t.set(typeCNAME) == nil {
 				out = append(out, finding{line: s.line, column: 1,

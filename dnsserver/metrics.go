@@ -193,7 +193,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			gauge(m.secondaryAge, time.Since(state.at).Seconds(), zone, a.String())
 			gauge(m.secondarySerial, float64(state.serial), zone, a.String())
 		}
-		for owner, n := range z.live {
+		for owner, n := range z.live.all() {
 			if n.live != nil {
 				gauge(m.ttl, n.live.ttl.Seconds(), owner.label())
 			}

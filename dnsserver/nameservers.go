@@ -18,10 +18,10 @@ func NameServers(z *pool.Zone) []pool.NameServer {
 		return z.NameServers
 	}
 	st, _ := loadZone(z)
-	if st == nil || st.nodes[st.apex] == nil {
+	if st == nil || st.nodes.get(st.apex) == nil {
 		return z.NameServers
 	}
-	set := st.nodes[st.apex].set(typeNS)
+	set := st.nodes.get(st.apex).set(typeNS)
 	if set == nil {
 		return z.NameServers
 	}
@@ -31,7 +31,7 @@ func NameServers(z *pool.Zone) []pool.NameServer {
 		if i := slices.IndexFunc(z.NameServers, func(c pool.NameServer) bool { return c.Name == n.Name }); i >= 0 && !target.below(st.apex) {
 			n.Addresses = z.NameServers[i].Addresses
 		}
-		if node := st.nodes[target]; node != nil {
+		if node := st.nodes.get(target); node != nil {
 			n.Addresses = node.addresses(target)
 		}
 		out = append(out, n)

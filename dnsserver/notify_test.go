@@ -259,7 +259,7 @@ func TestNotify(t *testing.T) {
 			h := newHouse(t, nil)
 			h.publish(transferable(example(t)))
 			snap := h.snapshot.Load()
-			n := notification{zone: snap.zones[mustName(t, "example.com")], secondary: netip.MustParseAddrPort(pc.LocalAddr().String())}
+			n := notification{zone: snap.zones.get(mustName(t, "example.com")), secondary: netip.MustParseAddrPort(pc.LocalAddr().String())}
 			n.key, _ = snap.keys.find(pool.Secondary{Key: c.key})
 			if (n.key == nil) != (c.key == "") {
 				t.Fatalf("no key %s", c.key)

@@ -99,10 +99,7 @@ type query struct {
 	qtype    uint16
 	qclass   uint16
 
-	name    [maxName]byte // of the question, in lower case
-	nameLen int
-	offsets [maxLabels + 1]uint8 // where each label of name begins; the last one is the root
-	labels  int
+	qname // of the question
 
 	edns        bool
 	payload     uint16 // how long a UDP answer the client takes
@@ -204,30 +201,11 @@ func (q *query) rejected(rcode uint16) verdict {
 
 // readQuestion reads the question and returns where it ends.
 func (q *query) readQuestion(packet []byte) (int, bool) {
-	at, n, labels := headerLen, 0, 0
-	for {
-		if at >= len(packet) {
-			return 0, false
-		}
-		size := int(packet[at])
-		// A pointer could only lead into the header.
-		if size > maxLabel || n+1+size > maxName || at+1+size > len(packet) {
-			return 0, false
-		}
-		q.offsets[labels] = uint8(n)
-		copy(q.name[n:], packet[at:at+1+size])
-		at += 1 + size
-		n += 1 + size
-		if size == 0 {
-			break
-		}
-		labels++
-	}
-	if at+4 > len(packet) {
+	n, ok := q.take(packet[headerLen:])
+	at := headerLen + n
+	if !ok || at+4 > len(packet) {
 		return 0, false
 	}
-	lower(q.name[:n])
-	q.nameLen, q.labels = n, labels
 	q.qtype = binary.BigEndian.Uint16(packet[at:])
 	q.qclass = binary.BigEndian.Uint16(packet[at+2:])
 	q.question = packet[headerLen : at+4]

@@ -21,13 +21,13 @@ func (z *zone) each() iter.Seq2[name, *rrset] {
 			var n *node
 			if len(live) == 0 || len(static) > 0 && canonicalOrder(static[0], live[0]) < 0 {
 				owner, static = static[0], static[1:]
-				n = z.nodes[owner]
+				n = z.nodes.get(owner)
 			} else {
 				owner, live = live[0], live[1:]
 				if len(static) > 0 && static[0] == owner {
 					static = static[1:]
 				}
-				n = z.live[owner]
+				n = z.live.get(owner)
 			}
 			sets := n.all()
 			for i := range sets {
@@ -61,12 +61,9 @@ func (n *node) all() []rrset {
 	return all
 }
 
-// canonical returns the names of m in canonical order.
-func canonical(m map[name]*node) []name {
-	all := make([]name, 0, len(m))
-	for owner := range m {
-		all = append(all, owner)
-	}
+// canonical returns the names of t in canonical order.
+func canonical(t *table[*node]) []name {
+	all := slices.AppendSeq(make([]name, 0, t.len()), t.names())
 	slices.SortFunc(all, canonicalOrder)
 	return all
 }

@@ -112,7 +112,7 @@ func TestSignaturesAreRenewed(t *testing.T) {
 // later.
 func (h *signedHouse) shift(seconds int64) {
 	z := h.snapshot.Load().sorted[0]
-	for _, n := range z.nodes {
+	for _, n := range z.nodes.all() {
 		for i := range n.sets {
 			if sig := n.sets[i].sig; sig != nil {
 				sig.inception += seconds

@@ -83,7 +83,7 @@ func (s *secondaries) keep(snap *snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k := range s.known {
-		if snap.zones[k.zone] == nil {
+		if snap.zones.get(k.zone) == nil {
 			delete(s.known, k)
 		}
 	}

@@ -189,7 +189,7 @@ func (s *Server) Serving() error {
 	}
 	var all []error
 	for _, z := range t.DNS.Zones {
-		if apex, err := parseName(z.Name); err != nil || snap.zones[apex] == nil {
+		if apex, err := parseName(z.Name); err != nil || snap.zones.get(apex) == nil {
 			all = append(all, fmt.Errorf("dns zone %s is not loaded", z.Name))
 		}
 	}
@@ -237,7 +237,7 @@ func (s *Server) Zones() []ZoneStatus {
 
 // respond appends the response to a packet to dst; it returns nil where there
 // is none. It is the one way from a packet to a response. Over TCP it may leave
-// the response to r.transfer. What it counts by UDP is known after r.tally.tell.
+// the response to r.transfer. What it counts by UDP is known after tell.
 func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, shard int, tcp bool) []byte {
 	v := r.read(packet)
 	if v == ignore {
@@ -261,6 +261,12 @@ func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, sh
 		w.see(uint32(chance>>32), r, packet, out[len(out)-size:], client, shard, tcp)
 	}
 	return out
+}
+
+// tell makes known what r has counted by UDP.
+func (s *Server) tell(r *responder, shard int) {
+	r.tally.tellZone(shard)
+	r.tally.tell(&s.counts.shards[shard%shards].tally, false)
 }
 
 // decide is respond for a packet that was read.
@@ -304,5 +310,16 @@ func (s *Server) decide(r *responder, v verdict, dst, packet []byte, client neti
 // count takes down what became of the query in r.
 func (s *Server) count(r *responder, shard int, tcp bool, res result) {
 	r.outcome = res
-	s.counts.count(shard, tcp, res)
+	if tcp {
+		s.counts.count(shard, tcp, res)
+		return
+	}
+	counts := &s.counts.outside
+	if res.zone != nil {
+		counts = res.zone.counts
+	}
+	r.tally.respond(counts, res.rcode, shard)
+	if res.truncated {
+		s.counts.shards[shard%shards].truncated.Add(1)
+	}
 }

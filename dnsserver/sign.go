@@ -35,7 +35,7 @@ type signed struct {
 // A signedStatic is the static nodes of a zone with their signatures. The zones
 // that follow each other share it as long as neither changes.
 type signedStatic struct {
-	nodes map[name]*node
+	nodes *table[*node]
 	span  span
 }
 
@@ -123,16 +123,16 @@ func (g *zoneSigner) sign(ctx context.Context) error {
 	} else {
 		g.signStatic(out)
 	}
-	for owner, n := range z.live {
+	for owner, n := range z.live.all() {
 		i, linked := out.chain.place(owner, z.apex)
 		if !linked {
 			continue
 		}
 		if old := g.node(owner); sameRecords && old != nil && old.live == n.live && len(g.ready) == 0 && g.usable(old) {
-			z.live[owner] = old
+			z.live.set(owner, old)
 			continue
 		}
-		z.live[owner] = g.signNode(owner, n, out.chain.next(i), true)
+		z.live.set(owner, g.signNode(owner, n, out.chain.next(i), true))
 	}
 	z.nodes = out.static.nodes
 	if err := g.work(ctx); err != nil {
@@ -151,12 +151,12 @@ func (g *zoneSigner) sign(ctx context.Context) error {
 	return nil
 }
 
-func sameNames(a, b map[name]*node) bool {
-	if len(a) != len(b) {
+func sameNames(a, b *table[*node]) bool {
+	if a.len() != b.len() {
 		return false
 	}
-	for owner := range a {
-		if b[owner] == nil {
+	for owner := range a.names() {
+		if b.get(owner) == nil {
 			return false
 		}
 	}
@@ -183,14 +183,14 @@ func (g *zoneSigner) usable(n *node) bool {
 
 func (g *zoneSigner) signStatic(out *signed) {
 	z := g.zone
-	nodes := make(map[name]*node, len(z.static.nodes))
+	nodes := newTable[*node](z.static.nodes.len())
 	out.static = &signedStatic{nodes: nodes}
-	for owner, n := range z.static.nodes {
-		nodes[owner] = n // as it is, if it is none of the chain
+	for owner, n := range z.static.nodes.all() {
+		nodes.set(owner, n) // as it is, if it is none of the chain
 	}
 	for i, owner := range out.chain.names {
-		if z.live[owner] == nil {
-			nodes[owner] = g.signNode(owner, z.static.nodes[owner], out.chain.next(i), false)
+		if z.live.get(owner) == nil {
+			nodes.set(owner, g.signNode(owner, z.static.nodes.get(owner), out.chain.next(i), false))
 		}
 	}
 }
@@ -382,13 +382,13 @@ func (g *zoneSigner) summarize(out *signed) {
 	}
 	if static := out.static; static.span == (span{}) {
 		static.span = newSpan()
-		for _, n := range static.nodes {
+		for _, n := range static.nodes.all() {
 			sum(&static.span, n)
 		}
 	}
 	out.span = out.static.span
 	out.span.add(g.zone.soa.sig)
-	for _, n := range g.zone.live {
+	for _, n := range g.zone.live.all() {
 		sum(&out.span, n)
 	}
 }

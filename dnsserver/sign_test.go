@@ -63,10 +63,10 @@ func signedExample(t testing.TB, a dnssec.Algorithm) *fixture {
 
 // names are all names of a zone, and some that do not exist, beside and below each.
 func (h *house) names(zone string) []string {
-	z := h.snapshot.Load().zones[must(parseName(zone))]
+	z := h.snapshot.Load().zones.get(must(parseName(zone)))
 	seen := make(map[string]bool)
-	for _, nodes := range []map[name]*node{z.nodes, z.live} {
-		for owner := range nodes {
+	for _, nodes := range []*table[*node]{z.nodes, z.live} {
+		for owner := range nodes.all() {
 			seen[owner.String()] = true
 			for _, prefix := range []string{"nx.", "*.", "a.nx.", "\\000.", "~."} {
 				if _, err := packName(prefix + owner.String()); err == nil {
@@ -184,7 +184,7 @@ func TestWithoutDO(t *testing.T) {
 // master writes all records of a zone, as a transfer has them, as a master file.
 func (h *house) master(t testing.TB, zone string) string {
 	t.Helper()
-	z := h.snapshot.Load().zones[mustName(t, zone)]
+	z := h.snapshot.Load().zones.get(mustName(t, zone))
 	var b strings.Builder
 	write := func(owner name, s *rrset) {
 		rrs, err := s.unpack(owner)
@@ -209,7 +209,7 @@ func TestSignedDifferences(t *testing.T) {
 	h := newHouse(t, nil)
 	zone := mustName(t, "example.com")
 	records := func() map[string]int {
-		z := h.snapshot.Load().zones[zone]
+		z := h.snapshot.Load().zones.get(zone)
 		all := make(map[string]int)
 		for owner, s := range z.each() {
 			for wire := s.records(); len(wire) > 0; {
@@ -245,10 +245,10 @@ func TestSignedDifferences(t *testing.T) {
 			f.dns.Zones = []*pool.Zone{f.dns.Zones[0], &z}
 		},
 	} {
-		was, have := h.snapshot.Load().zones[zone], records()
+		was, have := h.snapshot.Load().zones.get(zone), records()
 		change()
 		h.publish(f)
-		now := h.snapshot.Load().zones[zone]
+		now := h.snapshot.Load().zones.get(zone)
 		d := compare(was, now)
 		count(have, d.removed, -1)
 		count(have, d.added, +1)

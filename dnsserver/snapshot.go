@@ -13,9 +13,10 @@ import (
 // but for the marks of what was answered.
 type snapshot struct {
 	generation uint64 // of the pool.Table it was made of
-	zones      map[name]*zone
+	zones      *table[*zone]
 	sorted     []*zone // by name, as the Table has them
 	maxLabels  int     // of the name of any zone
+	names      int     // of all zones
 	limit      limit
 	cookies    cookieJar      // empty: cookies are ignored
 	nsid       string         // empty: nobody is told
@@ -30,8 +31,8 @@ type snapshot struct {
 // it changes.
 type zone struct {
 	*static
-	nodes  map[name]*node // those of static, signed where the zone is
-	live   map[name]*node // names of services, and empty non-terminals above them
+	nodes  *table[*node] // those of static, signed where the zone is
+	live   *table[*node] // names of services, and empty non-terminals above them
 	serial uint32
 	counts *zoneCounts
 	signed *signed // nil: the zone is not signed
@@ -43,35 +44,34 @@ type zone struct {
 	history history // nil: nobody may copy the zone, or nothing has changed
 }
 
-// get returns the node of a name, nil if it does not exist.
-func (z *zone) get(wire []byte) *node {
-	if n := z.live[name(wire)]; n != nil { // without an allocation only in this form
+// get returns the node of the name with that hash, nil if it does not exist.
+func (z *zone) get(hash uint64, wire []byte) *node {
+	if n := z.live.find(hash, wire); n != nil {
 		return n
 	}
-	return z.nodes[name(wire)]
+	return z.nodes.find(hash, wire)
 }
 
 // node is get for a name that is one already.
 func (z *zone) node(owner name) *node {
-	if n := z.live[owner]; n != nil {
+	if n := z.live.get(owner); n != nil {
 		return n
 	}
-	return z.nodes[owner]
+	return z.nodes.get(owner)
 }
 
 // zoneOf returns the zone that answers a question of the given type for the
 // name in q, and the label of the name at which the zone begins.
 func (s *snapshot) zoneOf(q *query) (*zone, int) {
-	wire := q.name[:q.nameLen]
 	for i := max(0, q.labels-s.maxLabels); i <= q.labels; i++ {
-		z := s.zones[name(wire[q.offsets[i]:])]
+		z := s.zones.find(q.hashes[i], q.suffix(i))
 		if z == nil {
 			continue
 		}
 		// RFC 4035 section 3.1.4.1: a DS belongs to the parent.
 		if i == 0 && q.qtype == typeDS && q.labels > 0 {
 			for up := 1; up <= q.labels; up++ {
-				if parent := s.zones[name(wire[q.offsets[up]:])]; parent != nil {
+				if parent := s.zones.find(q.hashes[up], q.suffix(up)); parent != nil {
 					return parent, up
 				}
 			}
@@ -83,22 +83,22 @@ func (s *snapshot) zoneOf(q *query) (*zone, int) {
 
 // newZone makes the zone of a static part and services, except for its serial.
 // Where reuse has a node for the same answer, that one is taken.
-func newZone(st *static, services map[name]*live, reuse map[name]*node) *zone {
-	z := &zone{static: st, nodes: st.nodes, live: make(map[name]*node, len(services))}
+func newZone(st *static, services map[name]*live, reuse *table[*node]) *zone {
+	z := &zone{static: st, nodes: st.nodes, live: newTable[*node](len(services))}
 	for owner, l := range services {
-		if old := reuse[owner]; old != nil && old.live == l {
-			z.live[owner] = old
+		if old := reuse.get(owner); old != nil && old.live == l {
+			z.live.set(owner, old)
 			continue
 		}
-		z.live[owner] = liveNode(st, owner, l)
+		z.live.set(owner, liveNode(st, owner, l))
 	}
 	for owner := range services {
 		for up := owner; up != st.apex; {
 			up = up.parent()
-			if st.nodes[up] != nil || z.live[up] != nil {
+			if st.nodes.get(up) != nil || z.live.get(up) != nil {
 				break
 			}
-			z.live[up] = &node{}
+			z.live.set(up, &node{})
 		}
 	}
 	return z
@@ -110,7 +110,7 @@ func liveNode(st *static, owner name, l *live) *node {
 	n := &node{apex: owner == st.apex, live: l}
 	n.sets = l.sets(st.conf.DNSSEC.Folder != "")
 	own := len(n.sets)
-	if old := st.nodes[owner]; old != nil && !old.occluded {
+	if old := st.nodes.get(owner); old != nil && !old.occluded {
 		for _, s := range old.sets {
 			switch {
 			case s.typ == typeCNAME, s.typ == typeDNAME, old.cut:
@@ -148,8 +148,8 @@ func (st *static) fileSerial() uint32 {
 // owners counts the names that own something or belong to a service.
 func (z *zone) owners() int {
 	count := z.names
-	for owner, n := range z.live {
-		if old := z.nodes[owner]; n.live != nil && (old == nil || len(old.sets) == 0) {
+	for owner, n := range z.live.all() {
+		if old := z.nodes.get(owner); n.live != nil && (old == nil || len(old.sets) == 0) {
 			count++
 		}
 	}
@@ -159,8 +159,8 @@ func (z *zone) owners() int {
 // service returns what a service has to say about owner, nil if none has.
 func (s *snapshot) service(owner name) *live {
 	for up := owner; ; up = up.parent() {
-		if z := s.zones[up]; z != nil {
-			if n := z.live[owner]; n != nil && n.live != nil {
+		if z := s.zones.get(up); z != nil {
+			if n := z.live.get(owner); n != nil && n.live != nil {
 				return n.live
 			}
 		}
@@ -182,9 +182,9 @@ func unmapped(addresses []netip.Addr) []netip.Addr {
 }
 
 // sameServices reports whether the nodes of services are exactly those in was.
-func sameServices(services map[name]*live, was map[name]*node) bool {
+func sameServices(services map[name]*live, was *table[*node]) bool {
 	for owner, l := range services {
-		if n := was[owner]; n == nil || n.live != l {
+		if n := was.get(owner); n == nil || n.live != l {
 			return false
 		}
 	}
@@ -192,9 +192,9 @@ func sameServices(services map[name]*live, was map[name]*node) bool {
 }
 
 // sameOwners reports whether the services in was have the same hostnames.
-func sameOwners(services map[name]*live, was map[name]*node) bool {
+func sameOwners(services map[name]*live, was *table[*node]) bool {
 	count := 0
-	for owner, n := range was {
+	for owner, n := range was.all() {
 		if n.live != nil {
 			if services[owner] == nil {
 				return false

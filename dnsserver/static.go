@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,8 +33,8 @@ const nsTTL = 3600
 type static struct {
 	conf  *pool.Zone
 	apex  name
-	nodes map[name]*node // with the empty non-terminals; the apex is always there
-	names int            // nodes that own something
+	nodes *table[*node] // with the empty non-terminals; the apex is always there
+	names int           // nodes that own something
 
 	apexLabels int
 
@@ -66,7 +65,7 @@ func loadZone(conf *pool.Zone) (*static, []finding) {
 			conf:       conf,
 			apex:       apex,
 			apexLabels: apex.labels(),
-			nodes:      make(map[name]*node),
+			nodes:      new(table[*node]),
 			hash:       hashZone(conf),
 			liveTTL:    seconds(conf.TTL.Negative),
 		},
@@ -83,6 +82,7 @@ func loadZone(conf *pool.Zone) (*static, []finding) {
 	}
 	l.connect()
 	l.judge()
+	l.nodes.fit()
 	l.order = sync.OnceValue(func() []name { return canonical(l.static.nodes) })
 	return l.static, readable(l.findings)
 }
@@ -239,7 +239,7 @@ func (l *loader) node(owner name, records []record) {
 		from = to
 	}
 	n.cut = !n.apex && n.set(typeNS) != nil
-	l.nodes[owner] = n
+	l.nodes.set(owner, n)
 	if len(n.sets) > 0 {
 		l.names++
 	}
@@ -290,22 +290,22 @@ func (l *loader) addSet(owner name, n *node, records []record) {
 // connect adds the empty non-terminals and marks what lies below a delegation
 // or a DNAME.
 func (l *loader) connect() {
-	if l.nodes[l.apex] == nil {
-		l.nodes[l.apex] = &node{apex: true}
+	if l.nodes.get(l.apex) == nil {
+		l.nodes.set(l.apex, &node{apex: true})
 	}
-	for _, owner := range slices.Collect(maps.Keys(l.nodes)) {
+	for _, owner := range slices.Collect(l.nodes.names()) {
 		for up := owner; up != l.apex; {
 			up = up.parent()
-			if l.nodes[up] != nil {
+			if l.nodes.get(up) != nil {
 				break
 			}
-			l.nodes[up] = &node{}
+			l.nodes.set(up, &node{})
 		}
 	}
-	for owner, n := range l.nodes {
+	for owner, n := range l.nodes.all() {
 		for up := owner; up != l.apex; {
 			up = up.parent()
-			if above := l.nodes[up]; above.cut || above.set(typeDNAME) != nil {
+			if above := l.nodes.get(up); above.cut || above.set(typeDNAME) != nil {
 				n.occluded = true
 				break
 			}

@@ -20,7 +20,12 @@ var typePlaces = [...]uint8{
 
 // A tally is what a worker has counted and not told yet. A worker tells after
 // each batch: a query costs no atomic operation for it, where there are many.
+// Each of those would also keep the processor from reading ahead.
 type tally struct {
+	zone      *zoneCounts // that responses is about
+	responses [rcodes]uint32
+	seen      uint32 // a bit for each of responses that is not 0
+
 	types   [len(typeNames)]uint32
 	touched uint32 // a bit for each of types that is not 0
 
@@ -47,6 +52,26 @@ func (t *tally) add(q *query, in, out int) {
 	}
 	t.in += uint64(in)
 	t.out += uint64(out)
+}
+
+// respond takes down a response by UDP that counts for c.
+func (t *tally) respond(c *zoneCounts, rcode uint16, shard int) {
+	if t.zone != c {
+		t.tellZone(shard)
+		t.zone = c
+	}
+	t.responses[rcode]++
+	t.seen |= 1 << rcode
+}
+
+// tellZone adds the responses to what is known, and forgets them.
+func (t *tally) tellZone(shard int) {
+	for left := t.seen; left != 0; left &= left - 1 {
+		rcode := bits.TrailingZeros32(left)
+		t.zone.shards[shard%shards].responses[0][rcode].Add(uint64(t.responses[rcode]))
+		t.responses[rcode] = 0
+	}
+	t.zone, t.seen = nil, 0
 }
 
 // A tallyCounts is what all workers of a shard have told.

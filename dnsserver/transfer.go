@@ -135,7 +135,7 @@ func randomOf(now time.Time) uint32 { return uint32(now.UnixNano()) * 2654435761
 // transfer decides on a query for a zone. It returns nil where r.rcode is to
 // be the response.
 func (s *Server) transfer(r *responder, packet []byte, snap *snapshot, client netip.Addr, sig *tsigSigner, tcp bool) *transfer {
-	z := snap.zones[name(r.name[:r.nameLen])]
+	z := snap.zones.find(r.hashes[0], r.wire())
 	if z == nil || r.qclass != classIN {
 		r.rcode = rcodeNotAuth // RFC 5936 section 2.2.1
 		return nil

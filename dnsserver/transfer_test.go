@@ -161,10 +161,10 @@ func (s *state) apply(t testing.TB, records []dns.RR) (serial uint32, kind strin
 // answers is what clients get who ask for each name and type of a zone.
 func (r *running) answers(t testing.TB, zone string) state {
 	t.Helper()
-	z := r.snapshot.Load().zones[mustName(t, zone)]
+	z := r.snapshot.Load().zones.get(mustName(t, zone))
 	out := make(state)
 	resp := new(responder)
-	for _, owner := range append(sortedNames(z.nodes), sortedNames(z.live)...) {
+	for _, owner := range slices.Concat(slices.Sorted(z.nodes.names()), slices.Sorted(z.live.names())) {
 		types := []uint16{typeA, typeAAAA, typeSOA}
 		if n := z.node(owner); n != nil {
 			for _, s := range n.sets {
@@ -217,7 +217,7 @@ func TestTransferOfTheWholeZone(t *testing.T) {
 		}
 		var got state
 		serial, kind := got.apply(t, records)
-		if z := r.snapshot.Load().zones[mustName(t, zone)]; serial != z.serial || kind != "whole" {
+		if z := r.snapshot.Load().zones.get(mustName(t, zone)); serial != z.serial || kind != "whole" {
 			t.Errorf("%s: serial %d, %s", zone, serial, kind)
 		}
 		want := r.answers(t, zone)
@@ -431,7 +431,7 @@ func TestIncrementalTransfer(t *testing.T) {
 		var kind string
 		serial, kind = each.apply(t, got)
 		kinds[kind]++
-		if want := r.snapshot.Load().zones[mustName(t, "example.com")].serial; serial != want {
+		if want := r.snapshot.Load().zones.get(mustName(t, "example.com")).serial; serial != want {
 			t.Fatalf("serial %d, want %d", serial, want)
 		}
 		all, err := signing.transfer(t, r, axfr("example.com."))
@@ -463,7 +463,7 @@ func TestIncrementalTransfer(t *testing.T) {
 	if kinds["difference"] != 40 {
 		t.Errorf("sent %v, want 40 differences", kinds)
 	}
-	if n := len(r.snapshot.Load().zones[mustName(t, "example.com")].history); n != 40 {
+	if n := len(r.snapshot.Load().zones.get(mustName(t, "example.com")).history); n != 40 {
 		t.Errorf("%d changes are kept", n)
 	}
 

@@ -62,7 +62,7 @@ func (c singleSocket) serve(s *Server, l *listener, shard int) {
 		}
 		r.port, r.control = client.Port(), control[:controls]
 		out := s.respond(&r, response[:0], packet[:n], client.Addr().Unmap(), shard, false)
-		r.tally.tell(&s.counts.shards[shard%shards].tally, false)
+		s.tell(&r, shard)
 		if out == nil {
 			continue
 		}

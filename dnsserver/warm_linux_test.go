@@ -1,0 +1,25 @@
+package dnsserver
+
+import "testing"
+
+// TestWarm: whatever a batch holds, warming it finds what the answers lie in, keeps
+// off what is no question, and allocates nothing.
+func TestWarm(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	snap := h.snapshot.Load()
+	packets := [][]byte{must(question(t, "www.example.com A").Pack()), nil, make([]byte, headerLen), {0xff}, must(question(t, "nothing.example.com A").Pack())}
+	b := newBatch(-1, false)
+	for i := range b.in {
+		b.in[i].size = uint32(copy(b.queries[i][:], packets[i%len(packets)]))
+	}
+	if n := testing.AllocsPerRun(10, func() { b.warm(&h.r, snap) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if want := snap.zones.get(mustName(t, "example.com")).node(mustName(t, "www.example.com")); b.warming.asked[0].node != want || want == nil {
+		t.Errorf("www.example.com: %v, want %v", b.warming.asked[0].node, want)
+	}
+	if n := b.warming.asked[1].node; n != nil {
+		t.Errorf("nothing.example.com: %v", n)
+	}
+}
