@@ -125,7 +125,7 @@ func TestDelegationVerify(t *testing.T) {
 		"the zone names more": {ns2: "127.0.0.6", want: []string{"ns-differs ns2.public.haslohas.com (127.0.0.6)", "serial-differs public.haslohas.com"}},
 		"private addresses":   {public: true, want: []string{private, private2}},
 		"signed":              {signed: true, parent: []string{"+public 3600 DS " + ours}},
-		"signed, no DS":       {signed: true, want: []string{"ds-missing public.haslohas.com"}},
+		"signed without DS":   {signed: true, want: []string{"ds-missing public.haslohas.com"}},
 		"a DS of another key": {signed: true, parent: []string{"+public 3600 DS " + aDS}, want: []string{"ds-wrong public.haslohas.com"}},
 		"a DS too much":       {signed: true, parent: []string{"+public 3600 DS " + ours, "+public 3600 DS " + aDS}, want: []string{"ds-stale public.haslohas.com"}},
 		"a DS without a key":  {parent: []string{"+public 3600 DS " + aDS}, want: []string{"ds-unsigned public.haslohas.com"}},
