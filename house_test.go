@@ -38,11 +38,14 @@ var mayImport = map[string][]string{
 
 	"dnsserver": {"dnssec", "dnstap", "pool"},
 
+	"gateway":            {"labels"},
+	"gateway/controller": {"discovery", "discovery/kubernetes", "discovery/static", "gateway", "pool"},
+
 	"discovery":        {"pool"},
 	"discovery/static": {"pool", "discovery"},
 	"discovery/file":   {"pool", "discovery", "labels", "watch"},
 
-	"discovery/kubernetes": {"pool", "discovery", "watch"},
+	"discovery/kubernetes": {"pool", "discovery", "gateway", "watch"},
 	"discovery/ec2":        {"amazon", "pool", "discovery"},
 
 	"loadbalancer": {"discovery", "discovery/kubernetes", "pool"},
@@ -63,7 +66,7 @@ var mayImport = map[string][]string{
 	"internal/route53test": {},
 
 	"cmd/elbow": {"admin", "amazon", "config", "delegation", "discovery", "discovery/ec2", "discovery/file", "discovery/kubernetes", "discovery/static",
-		"dnssec", "dnsserver", "elasticip", "elasticip/lease", "handover", "health", "loadbalancer", "pool", "proxy", "state", "watch"},
+		"dnssec", "dnsserver", "elasticip", "elasticip/lease", "gateway/controller", "handover", "health", "loadbalancer", "pool", "proxy", "state", "watch"},
 }
 
 // standardOnly are the folders that import nothing from outside.
