@@ -68,6 +68,7 @@ func (d *decoder) config(root *yaml.Node) *Config {
 		{"kubernetes", section{
 			{"kubeconfig", path(&c.Kubernetes.Kubeconfig)},
 			{"loadBalancerClass", text(&c.Kubernetes.LoadBalancerClass, "a class", parseClass)},
+			{"gatewayController", text(&c.Kubernetes.GatewayController, "a domain and a path", parseController)},
 			{"events", boolean(&c.Kubernetes.Events)},
 			{"publicAddresses", scalar(&c.Kubernetes.PublicFromEC2, "one of nodes, ec2", parsePublicFrom)},
 		}.rule()},

@@ -16,6 +16,7 @@ type Kubernetes struct {
 
 	LoadBalancerClass string // of the Services that are fulfilled; empty: none is
 	PublicFromEC2     bool   // nodes without an ExternalIP have the public address of their instance
+	GatewayController string // of the GatewayClasses that are served; empty: none is
 	Events            bool   // the cluster is told when a backend goes down or comes back
 }
 
@@ -43,6 +44,21 @@ func parseClass(s string) (string, error) {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.", r)
 	})) {
 		return "", fmt.Errorf("%s is no class; write it like haslohas.com/elbow", quote(s))
+	}
+	return s, nil
+}
+
+// parseController parses the controllerName of GatewayClasses: a domain and a path.
+func parseController(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	domain, path, _ := strings.Cut(s, "/")
+	name, err := parseHostname(domain)
+	if err != nil || name != domain || path == "" || len(s) > 253 || strings.ContainsFunc(path, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune("\"#<>?@[\\]^`{|}", r)
+	}) {
+		return "", fmt.Errorf("%s is no controller; write it like haslohas.com/elbow", quote(s))
 	}
 	return s, nil
 }

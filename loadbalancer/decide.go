@@ -153,8 +153,12 @@ func (w *wish) direct() bool {
 
 // holder is a service in words.
 func holder(name string) string {
-	if strings.Contains(name, "/") {
+	switch parts := strings.Split(name, "/"); len(parts) {
+	case 1:
+	case 2:
 		return "Service " + name
+	default:
+		return "Gateway " + parts[0] + "/" + parts[1]
 	}
 	return fmt.Sprintf("service %q of elbow's configuration", name)
 }

@@ -70,7 +70,8 @@ type answers struct {
 	mu       sync.Mutex
 	want     discovery.Want      // guarded by mu, as what follows: what the configuration says
 	wanted   bool                // there is one
-	asked    []discovery.Service // by Services of a cluster
+	services []discovery.Service // what Services of a cluster ask for
+	gateways []discovery.Service // what its Gateways ask for
 	takeover bool                // the Elastic IP is withheld until it is believed to be here
 	belief   elasticip.Belief    // the newest
 }
@@ -84,10 +85,15 @@ func (a *answers) apply(w discovery.Want) {
 }
 
 // fulfil takes what the Services of a cluster ask for.
-func (a *answers) fulfil(services []discovery.Service) {
+func (a *answers) fulfil(services []discovery.Service) { a.ask(&a.services, services) }
+
+// serve takes what the Gateways of a cluster ask for.
+func (a *answers) serve(services []discovery.Service) { a.ask(&a.gateways, services) }
+
+func (a *answers) ask(which *[]discovery.Service, services []discovery.Service) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.asked = services
+	*which = services
 	if a.wanted {
 		a.publish()
 	}
@@ -108,7 +114,7 @@ func (a *answers) believe(b elasticip.Belief) {
 // Which one it is EC2 has to say: until then it may be any.
 func (a *answers) publish() {
 	w := a.want
-	w.Services = slices.Concat(w.Services, a.asked)
+	w.Services = slices.Concat(w.Services, a.services, a.gateways)
 	if a.takeover && !a.belief.Mine {
 		all := w.Host.Addresses
 		w.Host.Addresses, w.Host.Withheld = nil, nil

@@ -24,6 +24,7 @@ import (
 	"haslohas.com/elbow/discovery/kubernetes"
 	"haslohas.com/elbow/dnsserver"
 	"haslohas.com/elbow/elasticip"
+	"haslohas.com/elbow/gateway/controller"
 	"haslohas.com/elbow/health"
 	"haslohas.com/elbow/loadbalancer"
 	"haslohas.com/elbow/pool"
@@ -58,6 +59,7 @@ type elbow struct {
 	names    *dnsserver.Server
 	admin    *admin.Server
 	balancer *loadbalancer.Controller // of the Services of a cluster
+	gateways *controller.Controller   // of its Gateways
 	events   *kubernetes.Recorder
 	teller   *teller
 	parents  *delegation.Keeper
@@ -148,6 +150,7 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 	e.events = kubernetes.NewRecorder(cfg.Host.Name, e.log)
 	e.teller = &teller{e: e}
 	e.balancer = newLoadBalancer(e)
+	e.gateways = newGateways(e)
 	e.admin = newAdmin(e, cfg.Admin)
 	e.upgrades = newUpgrader(e)
 	e.reload = newReloader(e, cfg)
@@ -211,7 +214,7 @@ func (e *elbow) run(ctx context.Context) error {
 		return nil
 	})
 	for _, part := range []interface{ Run(context.Context) error }{
-		e.catalog, e.checker, e.names, e.admin, e.parents, e.balancer, e.teller, e.events, e.reload, e.upgrades,
+		e.catalog, e.checker, e.names, e.admin, e.parents, e.balancer, e.gateways, e.teller, e.events, e.reload, e.upgrades,
 	} {
 		all.Go(func() error { return part.Run(rest) })
 	}

@@ -24,6 +24,7 @@ import (
 	"haslohas.com/elbow/discovery/file"
 	"haslohas.com/elbow/discovery/kubernetes"
 	"haslohas.com/elbow/discovery/static"
+	"haslohas.com/elbow/gateway/controller"
 	"haslohas.com/elbow/loadbalancer"
 	"haslohas.com/elbow/watch"
 )
@@ -36,6 +37,7 @@ type reloader struct {
 	apply   func(discovery.Want)
 	keep    func(delegation.Settings)
 	balance func(loadbalancer.Settings)
+	serve   func(controller.Settings)
 	tell    func(*config.Config, *kubernetes.Cluster)
 	reopen  func() error
 	upgrade func(context.Context) (taken bool) // where the program on the disk has changed
@@ -57,6 +59,7 @@ func newReloader(e *elbow, first *config.Config) *reloader {
 		apply:   e.answers.apply,
 		keep:    e.parents.Apply,
 		balance: e.balancer.Apply,
+		serve:   e.gateways.Apply,
 		tell:    e.teller.apply,
 		reopen: func() error {
 			e.names.Reopen()
@@ -172,6 +175,7 @@ func (r *reloader) accept(c *config.Config) {
 	r.current = c
 	r.tell(c, r.cluster)
 	r.balance(loadbalancer.Settings{Site: site(c), Cluster: r.cluster})
+	r.serve(controller.Settings{Site: gatewaySite(c), Cluster: r.cluster})
 	r.apply(want(c, r.cluster, r.public, r.log))
 	r.keep(keepDelegation(c))
 	r.successful.Set(1)

@@ -18,9 +18,11 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"haslohas.com/elbow/gateway"
 )
 
-// An api speaks to an API server, in protocol buffers. It knows the groups it
+// An api speaks to an API server, in protocol buffers where there are such. It knows the groups it
 // needs and no other: the typed clients of client-go would add those of the
 // whole of Kubernetes, 19 MB of program.
 type api struct {
@@ -31,9 +33,15 @@ type api struct {
 }
 
 // groups are what an api can read.
-var groups = map[schema.GroupVersion]func(*runtime.Scheme) error{
-	corev1.SchemeGroupVersion:      corev1.AddToScheme,
-	discoveryv1.SchemeGroupVersion: discoveryv1.AddToScheme,
+func groups() map[schema.GroupVersion]func(*runtime.Scheme) error {
+	all := map[schema.GroupVersion]func(*runtime.Scheme) error{
+		corev1.SchemeGroupVersion:      corev1.AddToScheme,
+		discoveryv1.SchemeGroupVersion: discoveryv1.AddToScheme,
+	}
+	for _, version := range customVersions {
+		all[schema.GroupVersion{Group: gateway.Group, Version: version}] = addCustom(version)
+	}
+	return all
 }
 
 // errNoCluster is what is said where no kubeconfig is found.
@@ -107,6 +115,7 @@ func newAPI(config *rest.Config) (*api, error) {
 	}
 	a := &api{host: config.Host, config: config, http: client, clients: make(map[schema.GroupVersion]rest.Interface)}
 	scheme := runtime.NewScheme()
+	groups := groups()
 	for group, add := range groups {
 		if err := add(scheme); err != nil {
 			return nil, err
@@ -119,6 +128,9 @@ func newAPI(config *rest.Config) (*api, error) {
 		own.NegotiatedSerializer, own.GroupVersion = codecs, &group
 		if own.APIPath = "/apis"; group.Group == "" {
 			own.APIPath = "/api"
+		}
+		if group.Group == gateway.Group { // custom resources have no other form
+			own.ContentType, own.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 		}
 		if a.clients[group], err = rest.RESTClientForConfigAndClient(own, client); err != nil {
 			return nil, err

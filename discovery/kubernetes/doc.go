@@ -10,6 +10,8 @@
 //	Pods, via hostPort     pods in the namespace; nodes
 //	Service, via podIP     services, endpointslices in the namespace
 //	Service, via nodePort  services, endpointslices in the namespace; nodes
+//	Balanced               services in all namespaces
+//	Gateways               services, namespaces and the resources of the Gateway API
 //
 // What an object becomes is a pure function: podEndpoints, serviceEndpoints.
 //

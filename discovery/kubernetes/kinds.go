@@ -42,6 +42,8 @@ var (
 		func() runtime.Object { return new(corev1.ServiceList) }, stripAs(stripService)}
 	kindBalanced = &kind{corev1.SchemeGroupVersion, "services", &corev1.Service{},
 		func() runtime.Object { return new(corev1.ServiceList) }, stripAs(stripBalanced)}
+	kindNamespace = &kind{corev1.SchemeGroupVersion, "namespaces", &corev1.Namespace{},
+		func() runtime.Object { return new(corev1.NamespaceList) }, stripAs(stripNamespace)}
 	kindSlice = &kind{discoveryv1.SchemeGroupVersion, "endpointslices", &discoveryv1.EndpointSlice{},
 		func() runtime.Object { return new(discoveryv1.EndpointSliceList) }, stripAs(stripSlice)}
 )
@@ -57,11 +59,16 @@ func stripAs[T runtime.Object](strip func(T) T) func(runtime.Object) runtime.Obj
 
 // What is used of labels and annotations.
 var (
-	podLabels      = []string{corev1.LabelTopologyZone}
-	podAnnotations = []string{annotationWeight, annotationPriority}
-	nodeLabels     = []string{corev1.LabelTopologyZone, corev1.LabelNodeExcludeBalancers}
-	nothing        []string
+	podLabels          = []string{corev1.LabelTopologyZone}
+	podAnnotations     = []string{annotationWeight, annotationPriority}
+	nodeLabels         = []string{corev1.LabelTopologyZone, corev1.LabelNodeExcludeBalancers}
+	serviceAnnotations = []string{annotationVia}
+	nothing            []string
 )
+
+// annotationVia is how a Service says where its endpoints are connected to: podIP or
+// nodePort.
+const annotationVia = "elbow.haslohas.com/via"
 
 // stripMeta returns what is used of m.
 func stripMeta(m *metav1.ObjectMeta, labels, annotations []string) metav1.ObjectMeta {
@@ -151,9 +158,16 @@ func stripNode(n *corev1.Node) *corev1.Node {
 	return out
 }
 
+// stripNamespace keeps all labels: anyone may be asked for.
+func stripNamespace(n *corev1.Namespace) *corev1.Namespace {
+	out := &corev1.Namespace{ObjectMeta: stripMeta(&n.ObjectMeta, nothing, nothing)}
+	out.Labels = n.Labels
+	return out
+}
+
 func stripService(s *corev1.Service) *corev1.Service {
 	return &corev1.Service{
-		ObjectMeta: stripMeta(&s.ObjectMeta, nothing, nothing),
+		ObjectMeta: stripMeta(&s.ObjectMeta, nothing, serviceAnnotations),
 		Spec: corev1.ServiceSpec{
 			Type:                  s.Spec.Type,
 			Ports:                 s.Spec.Ports,
