@@ -23,7 +23,7 @@ const (
 	// topRate is how many samples a second are enough. From twice as many on
 	// only one query in two is looked at, then one in four, and so on, so that
 	// what all this costs does not grow with the queries.
-	topRate     = 2000
+	topRate     = 500
 	topMaxShift = 20
 )
 

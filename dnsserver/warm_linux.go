@@ -1,5 +1,7 @@
 package dnsserver
 
+import "bytes"
+
 // warmFrom is from how many names in the zones on a batch is warmed. What fewer
 // take is in the processor's cache as it is.
 const warmFrom = 8192
@@ -22,11 +24,13 @@ type warming struct {
 func (b *batch) warm(r *responder, s *snapshot) {
 	w := &b.warming
 	count := 0
+	var before []byte // the question of the packet before this one
 	for i := range b.received {
 		packet := b.queries[i][:min(b.in[i].size, maxQuery)]
-		if len(packet) < headerLen {
-			continue
+		if len(packet) < headerLen || bytes.Equal(packet[headerLen:], before) {
+			continue // what everybody asks is at hand
 		}
+		before = packet[headerLen:]
 		if _, ok := r.readQuestion(packet); !ok {
 			continue
 		}
