@@ -255,6 +255,27 @@ func TestLoadBalancerWithoutAPI(t *testing.T) {
 	}
 }
 
+// TestLoadBalancerTakenOver: a Service that went to another load balancer while elbow
+// was down is not touched.
+func TestLoadBalancerTakenOver(t *testing.T) {
+	c, config, _ := newBalanced(t)
+	b := startElbow(t, config)
+	c.addBalanced("shop", 8080, nil)
+	c.awaitStatus("shop", "{.status.loadBalancer.ingress[0].ip}", elasticIP)
+	b.stop()
+	c.kubectl("patch", "service", "shop", "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
+	c.kubectl("delete", "service", "shop", "--timeout=15s")
+	other := c.addBalanced("shop", 8080, func(s *corev1.Service) { *s.Spec.LoadBalancerClass = "example.com/other" })
+	b.start()
+	await(t, 20*time.Second, "elbow has heard of it", refuses("http://"+elasticIP+":8080/"))
+	c.addBalanced("next", 8081, nil) // when this one is served, all before it is done
+	c.awaitStatus("next", "{.status.loadBalancer.ingress[0].ip}", elasticIP)
+	after, err := c.CoreV1().Services(namespace).Get(t.Context(), "shop", metav1.GetOptions{})
+	if err != nil || after.ResourceVersion != other.ResourceVersion {
+		t.Errorf("it was touched: %v, %v", err, after)
+	}
+}
+
 // TestBackendEvents: the Service and the node are told when a backend goes down and
 // when it comes back.
 func TestBackendEvents(t *testing.T) {

@@ -136,6 +136,7 @@ type loop struct {
 	services  map[types.UID]*service
 	delivered []discovery.Service
 	told      bool // something was delivered
+	listed    bool // the services are those that the cluster has told of, not those of the last process alone
 	said      map[string]bool
 }
 
@@ -153,7 +154,7 @@ func (l *loop) run(ctx context.Context, settings Settings) {
 	var following sync.WaitGroup
 	defer following.Wait()
 	defer cancel()
-	l.Settings = settings
+	l.Settings, l.listed = settings, false
 	l.judge()
 	l.deliver()
 	if settings.Cluster == nil || settings.Site.Class == "" && len(l.services) == 0 {
@@ -177,10 +178,13 @@ func (l *loop) run(ctx context.Context, settings Settings) {
 		case <-l.changed:
 			return
 		case <-in.woken:
-			if objects, ok := in.take(); ok && l.update(objects) {
-				l.judge()
-				l.deliver()
-				pause = soon
+			if objects, ok := in.take(); ok {
+				if l.update(objects) {
+					l.judge()
+					l.deliver()
+					pause = soon
+				}
+				l.listed = true
 			}
 		case <-table:
 			pause = soon
@@ -285,8 +289,8 @@ func (l *loop) judge() {
 	}
 }
 
-// deliver hands on what is asked for, if that is something else than before: of
-// those only that cannot go unnoticed any more.
+// deliver hands on what is asked for, if that is something else than before, and
+// saves it: only of Services that cannot go unnoticed any more.
 func (l *loop) deliver() {
 	all := make([]*service, 0, len(l.services))
 	for _, s := range l.services {
@@ -312,11 +316,10 @@ func (l *loop) deliver() {
 		}
 	}
 	l.mu.Unlock()
-	if l.told && sameWanted(l.delivered, want) {
-		return
+	if !l.told || !sameWanted(l.delivered, want) {
+		l.delivered, l.told = want, true
+		l.Deliver(want)
 	}
-	l.delivered, l.told = want, true
-	l.Deliver(want)
 	l.save(all)
 }
 

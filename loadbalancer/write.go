@@ -28,6 +28,7 @@ const (
 func (l *loop) reconcile(ctx context.Context) (expecting bool) {
 	f := look(l.Front)
 	addresses := l.addresses()
+	slow := !l.listed // what the last process has left may be somebody else's by now
 	counts := make(map[state]int)
 	for _, s := range l.services {
 		var v verdict
@@ -46,7 +47,9 @@ func (l *loop) reconcile(ctx context.Context) (expecting bool) {
 		}
 		if v.finalize || v.release || v.status {
 			expecting = true
-			l.write(ctx, s, v)
+			if !slow {
+				slow = l.write(ctx, s, v)
+			}
 		}
 		expecting = expecting || v.pending
 	}
@@ -77,11 +80,12 @@ func (l *loop) event(s *service, warning bool, reason, message string) {
 }
 
 // write writes one of the things that v says; the watch brings the object back, and
-// the next one follows.
-func (l *loop) write(ctx context.Context, s *service, v verdict) {
+// the next one follows. It reports whether the API server took too long: the others
+// had better wait for the next round.
+func (l *loop) write(ctx context.Context, s *service, v verdict) (slow bool) {
 	now := time.Now()
 	if now.Before(s.retry) || s.written == s.object.ResourceVersion && now.Before(s.retry.Add(seen)) {
-		return
+		return false
 	}
 	target := kubernetes.Target{Group: corev1.SchemeGroupVersion, Resource: "services", Namespace: s.object.Namespace, Name: s.object.Name}
 	var patch any
@@ -90,7 +94,7 @@ func (l *loop) write(ctx context.Context, s *service, v verdict) {
 		patch = l.finalizers(s, append(slices.Clone(s.object.Finalizers), Finalizer))
 	case v.status:
 		target.Subresource = "status"
-		patch = object{"status": object{"loadBalancer": object{"ingress": v.ingress}}}
+		patch = object{"metadata": s.version(), "status": object{"loadBalancer": object{"ingress": v.ingress}}}
 	default:
 		patch = l.finalizers(s, slices.DeleteFunc(slices.Clone(s.object.Finalizers), func(f string) bool { return f == Finalizer }))
 	}
@@ -116,6 +120,7 @@ func (l *loop) write(ctx context.Context, s *service, v verdict) {
 			l.Log.Warn("a Service cannot be written, trying again", "service", s.key(), "err", err)
 		}
 	}
+	return errors.Is(err, context.DeadlineExceeded)
 }
 
 // wrote tells what was written.
@@ -135,7 +140,15 @@ func (l *loop) wrote(s *service, v verdict) {
 // object is one of JSON.
 type object map[string]any
 
-// finalizers is the patch that sets them, if nobody has changed the Service since.
+// version names the Service as it was read: a patch does nothing to another one of
+// its name, or to one that has changed since.
+func (s *service) version() object {
+	return object{"uid": s.object.UID, "resourceVersion": s.object.ResourceVersion}
+}
+
+// finalizers is the patch that sets them.
 func (l *loop) finalizers(s *service, all []string) object {
-	return object{"metadata": object{"resourceVersion": s.object.ResourceVersion, "finalizers": all}}
+	metadata := s.version()
+	metadata["finalizers"] = all
+	return object{"metadata": metadata}
 }

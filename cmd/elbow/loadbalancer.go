@@ -32,7 +32,7 @@ type front struct{ e *elbow }
 func (f front) Listeners() map[string]loadbalancer.Listener {
 	out := make(map[string]loadbalancer.Listener)
 	for _, l := range f.e.proxy.Listeners() { // also those about to close
-		out[l.Service] = loadbalancer.Listener{Open: l.Err == nil}
+		out[l.Service] = loadbalancer.Listener{Open: out[l.Service].Open || l.Err == nil}
 	}
 	for name, err := range f.e.proxy.Services() {
 		l := loadbalancer.Listener{Open: err == nil}

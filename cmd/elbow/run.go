@@ -51,6 +51,9 @@ output (log.connections in the file says otherwise).`,
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 
+			if err := forbidCoreDumps(); err != nil {
+				return err
+			}
 			if upgrade.program, err = handover.ThisProgram(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,7 +95,7 @@ func (r *Recorder) Tell(s Subject, warning bool, reason, message string) {
 		return
 	}
 	if len(message) > maxMessage {
-		message = message[:maxMessage]
+		message = strings.ToValidUTF8(message[:maxMessage], "")
 	}
 	select {
 	case r.queue <- told{s, warning, reason, message, now}:
@@ -113,7 +114,7 @@ func (r *Recorder) tidy(now time.Time) {
 
 // Run writes Events until ctx ends, and returns nil.
 func (r *Recorder) Run(ctx context.Context) error {
-	said := ""
+	failing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -131,10 +132,10 @@ func (r *Recorder) Run(ctx context.Context) error {
 			switch {
 			case ctx.Err() != nil:
 			case err == nil:
-				said = ""
-			case err.Error() != said:
-				said = err.Error()
-				r.log.Warn("an Event is lost", "reason", t.reason, "about", t.subject.Kind+" "+t.subject.Name, "err", err)
+				failing = false
+			case !failing: // the next may fail for another object, and for the same reason
+				failing = true
+				r.log.Warn("Events are lost", "reason", t.reason, "about", t.subject.Kind+" "+t.subject.Name, "err", err)
 			}
 		}
 	}
