@@ -83,7 +83,8 @@ func loadZone(conf *pool.Zone) (*static, []finding) {
 	l.connect()
 	l.judge()
 	l.nodes.fit()
-	l.order = sync.OnceValue(func() []name { return canonical(l.static.nodes) })
+	nodes := l.nodes // alone: the records as they were read are not kept
+	l.order = sync.OnceValue(func() []name { return canonical(nodes) })
 	return l.static, readable(l.findings)
 }
 
