@@ -59,15 +59,15 @@ func TestTakeoverOnABadDay(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)
 			synctest.Test(t, func(t *testing.T) {
-				fault := func(awstest.Call) awstest.Fault { return awstest.Fault{} }
-				w.cloud.Fault = func(c awstest.Call) awstest.Fault { return fault(c) }
+				var faults awstest.Faults
+				w.cloud.Fault = faults.Of
 				w.begin(t)
 				defer w.end()
 				a := w.add("i-a", true)
 				w.within(10*time.Second, "a owns the address", func() bool { return a.keeper.Belief().Mine })
 				b := w.add("i-b", true)
 				w.within(time.Minute, "b knows where the address is", func() bool { return b.keeper.Belief().Holder == "i-a" })
-				fault = test.fault()
+				faults.Set(test.fault())
 				w.lock.setCut("i-a", true)
 				w.within(20*time.Second, "b has the lock", func() bool { return b.keeper.Belief().Locked })
 				took := w.within(10*time.Second, "b owns the address", func() bool { return b.keeper.Belief().Mine })
@@ -133,7 +133,7 @@ func TestMovedByHand(t *testing.T) {
 		w.cloud.Move(allocation, "i-b")
 		w.within(10*time.Second, "a has taken it back", func() bool { return w.cloud.Holder(allocation) == "i-a" })
 		w.within(10*time.Second, "a owns it", func() bool { return a.keeper.Belief().Mine })
-		for _, belief := range b.beliefs {
+		for _, belief := range b.believed() {
 			if belief.Mine {
 				t.Errorf("b believed: %+v", belief)
 			}

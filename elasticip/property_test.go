@@ -215,3 +215,14 @@ func newModel(seed uint64) *model {
 	}
 	return m
 }
+
+// The pause up to a moment may be as short as one likes.
+func TestJitter(t *testing.T) {
+	for _, d := range []time.Duration{0, 1, 4, time.Second} {
+		for range 100 {
+			if got := jitter(d); got < d-d/10 || got > d+d/10+1 {
+				t.Errorf("jitter(%d) is %d", d, got)
+			}
+		}
+	}
+}

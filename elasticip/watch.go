@@ -92,7 +92,7 @@ func (k *Keeper) hold(holding bool) {
 // jitter is d, a tenth more or less, so that hosts that were started together
 // do not ask together.
 func jitter(d time.Duration) time.Duration {
-	return d - d/10 + rand.N(d/5)
+	return d - d/10 + rand.N(d/5+1)
 }
 
 // A backoff is a pause that doubles.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -78,6 +79,13 @@ func (w *world) connect(id string) func(context.Context) (elasticip.API, string,
 	return func(ctx context.Context) (elasticip.API, string, error) {
 		return elasticip.Connect(ctx, o, w.network.Client(id+"/"))
 	}
+}
+
+// believed returns the beliefs that were told so far.
+func (h *host) believed() []elasticip.Belief {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.beliefs)
 }
 
 // add starts a host that competes for the address, or only looks.

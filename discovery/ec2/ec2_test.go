@@ -178,9 +178,10 @@ func TestPages(t *testing.T) {
 	}
 	w := newWorld(t, all...)
 	w.cloud.PageSize = 5
-	broken := false
-	w.cloud.Fault = func(c awstest.Call) awstest.Fault {
-		if broken && c.Form["NextToken"] == "page-15" {
+	var faults awstest.Faults
+	w.cloud.Fault = faults.Of
+	lastPage := func(c awstest.Call) awstest.Fault {
+		if c.Form["NextToken"] == "page-15" {
 			return awstest.Fault{Status: 500, Code: "InternalError", Message: "An internal error has occurred"}
 		}
 		return awstest.Fault{}
@@ -192,9 +193,9 @@ func TestPages(t *testing.T) {
 				t.Errorf("found %d", got)
 			}
 			synctest.Wait()
-			broken = true
+			faults.Set(lastPage)
 			time.Sleep(time.Minute)
-			broken = false
+			faults.Set(nil)
 		})
 		for _, u := range w.updates {
 			if u.Err == nil && len(u.Endpoints) != 23 {
@@ -224,11 +225,11 @@ func TestOutage(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, minion(1))
 			synctest.Test(t, func(t *testing.T) {
-				fault := awstest.Fault{}
-				w.cloud.Fault = func(awstest.Call) awstest.Fault { return fault }
+				var faults awstest.Faults
+				w.cloud.Fault = faults.Of
 				w.run(t, w.options(), func() {
 					time.Sleep(10 * time.Second)
-					fault = test.fault
+					faults.Set(func(awstest.Call) awstest.Fault { return test.fault })
 					time.Sleep(30 * time.Minute)
 					said := w.found()
 					if !strings.Contains(said, test.says) || strings.Contains(said, "\n") {
@@ -242,7 +243,7 @@ func TestOutage(t *testing.T) {
 					if n := w.count(); n > 25 {
 						t.Errorf("%d words in half an hour", n)
 					}
-					fault = awstest.Fault{}
+					faults.Set(nil)
 					time.Sleep(6 * time.Minute)
 					if !strings.HasPrefix(w.found(), "172.31.8.1:80") {
 						t.Errorf("afterwards: %s", w.found())

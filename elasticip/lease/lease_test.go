@@ -94,6 +94,13 @@ func (h *host) count(by int) {
 	h.ever += max(by, 0)
 }
 
+// times is how often the host has had the Lease.
+func (h *host) times() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ever
+}
+
 func (h *host) holds() bool { return time.Now().Before(h.Until()) }
 
 // during watches for a time that never two hosts have the Lease.
@@ -210,8 +217,8 @@ func TestUpgrade(t *testing.T) {
 		w.during(2*time.Second, again.holds)
 		a.end()
 		w.during(time.Minute, nil)
-		if !again.holds() || again.ever != 1 {
-			t.Errorf("held %d times", again.ever)
+		if !again.holds() || again.times() != 1 {
+			t.Errorf("held %d times", again.times())
 		}
 	})
 }
@@ -243,7 +250,7 @@ func TestNotAllowed(t *testing.T) {
 		defer w.end()
 		a := w.add("i-a", false)
 		w.during(time.Minute, nil)
-		if a.holds() || a.ever != 0 {
+		if a.holds() || a.times() != 0 {
 			t.Error("a has it")
 		}
 		if said := w.log.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "deploy/kubernetes") {

@@ -60,6 +60,30 @@ type Fault struct {
 	Pretend bool          // it is answered as if done, and nothing is done
 }
 
+// Faults say what becomes of calls, one after the other. What they say may be replaced
+// at any time; the zero value: nothing goes wrong.
+type Faults struct {
+	mu     sync.Mutex
+	decide func(Call) Fault // guarded by mu, and called under it
+}
+
+// Set has decide say what becomes of calls from now on; nil: nothing goes wrong.
+func (f *Faults) Set(decide func(Call) Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.decide = decide
+}
+
+// Of is for [Cloud.Fault].
+func (f *Faults) Of(c Call) Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.decide == nil {
+		return Fault{}
+	}
+	return f.decide(c)
+}
+
 // A Cloud is one region of EC2. Its methods may be called by several
 // goroutines. Its zero value is empty.
 type Cloud struct {
