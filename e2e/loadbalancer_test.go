@@ -277,12 +277,14 @@ func TestLoadBalancerTakenOver(t *testing.T) {
 }
 
 // TestBackendEvents: the Service and the node are told when a backend goes down and
-// when it comes back.
+// when it comes back, by Events, the Service by a condition, too.
 func TestBackendEvents(t *testing.T) {
 	c, config, pods := newBalanced(t)
 	startElbow(t, config)
 	c.addBalanced("shop", 8080, nil)
 	awaitBackends(t, "default/shop", map[string]string{pods[0].ip.String() + ":80": "up", pods[1].ip.String() + ":80": "up"})
+	const condition = `{.status.conditions[?(@.type=="elbow.haslohas.com/BackendsUp")].status}`
+	c.awaitStatus("shop", condition, "True")
 	pods[0].stop()
 	if said := c.awaitEvent("Service", "shop", "BackendDown"); !strings.Contains(said, pods[0].ip.String()+":80 of service default/shop is down") {
 		t.Errorf("the Event says %q", said)
@@ -290,8 +292,10 @@ func TestBackendEvents(t *testing.T) {
 	if said := c.awaitEvent("Node", "minion1", "BackendDown"); !strings.Contains(said, pods[0].ip.String()) {
 		t.Errorf("the Event says %q", said)
 	}
+	c.awaitStatus("shop", condition, "False")
 	pods[0].serveAgain()
 	c.awaitEvent("Service", "shop", "BackendUp")
+	c.awaitStatus("shop", condition, "True")
 	if said := c.kubectl("describe", "service", "shop"); !strings.Contains(said, "BackendDown") {
 		t.Errorf("kubectl describe does not show the Events:\n%s", said)
 	}

@@ -116,6 +116,8 @@ type service struct {
 	names  []string // of the services of this host that were last asked for on its behalf
 	wish   *wish    // nil: it is not ours any more
 
+	conditioned time.Time // when the condition was written last
+
 	told    map[problem]bool
 	state   state
 	retry   time.Time // not written before
@@ -275,7 +277,7 @@ func (s *service) left(o *corev1.Service) bool {
 	if o.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		return o.Spec.LoadBalancerClass == nil || *o.Spec.LoadBalancerClass != s.class
 	}
-	return !slices.Contains(o.Finalizers, Finalizer) && len(o.Status.LoadBalancer.Ingress) == 0
+	return !slices.Contains(o.Finalizers, Finalizer) && len(o.Status.LoadBalancer.Ingress) == 0 && !hasCondition(o)
 }
 
 // judge reads what the Services ask for.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"haslohas.com/elbow/discovery"
 	"haslohas.com/elbow/pool"
@@ -58,6 +59,9 @@ type verdict struct {
 	release  bool // the finalizer is to be taken away
 	status   bool // ingress is to be written
 	ingress  []corev1.LoadBalancerIngress
+
+	condition *metav1.Condition // is to be written; nil: it is as it is
+	forget    bool              // the condition is to be taken away
 
 	problems []problem
 	pending  bool // something is expected to change soon
@@ -195,6 +199,7 @@ func farewell(s *corev1.Service, names []string, f facts) verdict {
 			return v
 		}
 	}
+	v.forget = hasCondition(s)
 	v.status = len(s.Status.LoadBalancer.Ingress) > 0
 	v.release = slices.Contains(s.Finalizers, Finalizer)
 	return v

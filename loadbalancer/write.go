@@ -26,7 +26,7 @@ const (
 // reconcile writes what has to be written, and reports whether something is
 // expected to change soon.
 func (l *loop) reconcile(ctx context.Context) (expecting bool) {
-	f := look(l.Front)
+	f, table, now := look(l.Front), l.Table.Load(), time.Now()
 	addresses := l.addresses()
 	slow := !l.listed // what the last process has left may be somebody else's by now
 	counts := make(map[state]int)
@@ -34,6 +34,12 @@ func (l *loop) reconcile(ctx context.Context) (expecting bool) {
 		var v verdict
 		if s.wish != nil {
 			v = decide(s.wish, f, addresses)
+			if v.state == serving {
+				v.condition = wellnessOf(table, s.names).condition(s.object, now)
+			}
+			if v.condition != nil && now.Before(s.conditioned.Add(conditionPause)) {
+				v.condition, expecting = nil, true // in a moment, as it is then
+			}
 		} else {
 			v = farewell(s.object, s.names, f)
 		}
@@ -42,10 +48,10 @@ func (l *loop) reconcile(ctx context.Context) (expecting bool) {
 			l.Log.Info("Service of type LoadBalancer", "service", s.key(), "state", stateNames[v.state], "at", inWords(v.ingress))
 		}
 		counts[v.state]++
-		if !v.pending {
+		if v.state != pending {
 			l.tell(s, v.problems)
 		}
-		if v.finalize || v.release || v.status {
+		if v.finalize || v.release || v.status || v.condition != nil || v.forget {
 			expecting = true
 			if !slow {
 				slow = l.write(ctx, s, v)
@@ -88,6 +94,7 @@ func (l *loop) write(ctx context.Context, s *service, v verdict) (slow bool) {
 		return false
 	}
 	target := kubernetes.Target{Group: corev1.SchemeGroupVersion, Resource: "services", Namespace: s.object.Namespace, Name: s.object.Name}
+	apply := l.Cluster.Patch
 	var patch any
 	switch {
 	case v.finalize:
@@ -95,13 +102,19 @@ func (l *loop) write(ctx context.Context, s *service, v verdict) (slow bool) {
 	case v.status:
 		target.Subresource = "status"
 		patch = object{"metadata": s.version(), "status": object{"loadBalancer": object{"ingress": v.ingress}}}
+	case v.condition != nil:
+		target.Subresource, apply = "status", l.Cluster.PatchLists
+		patch = object{"metadata": s.version(), "status": object{"conditions": []any{v.condition}}}
+	case v.forget:
+		target.Subresource, apply = "status", l.Cluster.PatchLists
+		patch = object{"metadata": s.version(), "status": object{"conditions": []any{object{"type": ConditionBackends, "$patch": "delete"}}}}
 	default:
 		patch = l.finalizers(s, slices.DeleteFunc(slices.Clone(s.object.Finalizers), func(f string) bool { return f == Finalizer }))
 	}
 	body, err := json.Marshal(patch)
 	if err == nil {
 		writing, cancel := context.WithTimeout(ctx, writeTimeout)
-		err = l.Cluster.Patch(writing, target, body)
+		err = apply(writing, target, body)
 		cancel()
 	}
 	switch {
@@ -128,6 +141,9 @@ func (l *loop) wrote(s *service, v verdict) {
 	clear(l.said)
 	switch {
 	case v.finalize:
+	case !v.status && v.condition != nil:
+		s.conditioned = time.Now()
+	case !v.status && v.forget:
 	case v.status && len(v.ingress) > 0:
 		l.event(s, false, "EnsuredLoadBalancer", "reached at "+inWords(v.ingress))
 	case v.status:

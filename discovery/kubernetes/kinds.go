@@ -206,6 +206,11 @@ func stripBalanced(s *corev1.Service) *corev1.Service {
 		},
 		Status: corev1.ServiceStatus{LoadBalancer: s.Status.LoadBalancer},
 	}
+	for _, c := range s.Status.Conditions {
+		if strings.HasPrefix(c.Type, annotationPrefix) {
+			out.Status.Conditions = append(out.Status.Conditions, c)
+		}
+	}
 	for k, v := range s.Annotations {
 		if strings.HasPrefix(k, annotationPrefix) || k == AnnotationHostname || k == corev1.AnnotationLoadBalancerSourceRangesKey {
 			if out.Annotations == nil {

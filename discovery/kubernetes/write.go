@@ -39,11 +39,21 @@ func (t Target) String() string {
 // [ErrConflict] where the patch names a resourceVersion that is not the newest, and
 // [ErrGone] where the object is not there.
 func (c *Cluster) Patch(ctx context.Context, t Target, patch []byte) error {
+	return c.patch(ctx, t, types.MergePatchType, patch)
+}
+
+// PatchLists is Patch by a strategic merge patch, which adds to lists that have a key,
+// such as the conditions of a Service by their type, and leaves the rest of them.
+func (c *Cluster) PatchLists(ctx context.Context, t Target, patch []byte) error {
+	return c.patch(ctx, t, types.StrategicMergePatchType, patch)
+}
+
+func (c *Cluster) patch(ctx context.Context, t Target, how types.PatchType, patch []byte) error {
 	a, err := c.connection()
 	if err != nil {
 		return err
 	}
-	r := a.clients[t.Group].Patch(types.MergePatchType).Namespace(t.Namespace).Resource(t.Resource).Name(t.Name).Body(patch)
+	r := a.clients[t.Group].Patch(how).Namespace(t.Namespace).Resource(t.Resource).Name(t.Name).Body(patch)
 	if t.Subresource != "" {
 		r = r.SubResource(t.Subresource)
 	}
