@@ -92,7 +92,7 @@ var wildcardLabel = [maxName + wordLen - 1]byte{1, '*'}
 // hashWildcard is the hash of the name *.n, where h is that of n.
 func hashWildcard(h uint64) uint64 { return hashLabel(h, &wildcardLabel, 0, 2) }
 
-// hashName is the hash of n.
+// hashName is the hash of n, which has maxName octets at most.
 func hashName(n name) uint64 {
 	var q qname
 	q.nameLen = copy(q.name[:], n)
@@ -190,7 +190,7 @@ func (t *table[V]) get(owner name) (v V) {
 
 // at is the place of a name in entries, -1 if it has none.
 func (t *table[V]) at(owner name) int {
-	if t == nil || len(t.slots) == 0 {
+	if t == nil || len(t.slots) == 0 || len(owner) > maxName { // there is no such name
 		return -1
 	}
 	hash := hashName(owner)

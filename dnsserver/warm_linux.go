@@ -67,12 +67,12 @@ func (b *batch) warm(r *responder, s *snapshot) {
 // askedOfLate reports whether a question was seen not long ago, and takes it for seen
 // from now on. It is no more than a guess by how the question begins.
 func (w *warming) askedOfLate(question []byte) bool {
-	if len(question) < 3*wordLen {
+	if len(question) < 2*wordLen {
 		return false
 	}
 	h := hashWord(rootHash, binary.LittleEndian.Uint64(question))
 	h = hashWord(h, binary.LittleEndian.Uint64(question[wordLen:]))
-	h = hashWord(h, binary.LittleEndian.Uint64(question[2*wordLen:]))
+	h = hashWord(h, binary.LittleEndian.Uint64(question[min(2*wordLen, len(question)-wordLen):]))
 	place := &w.recent[h%recentPlaces]
 	seen := *place == uint32(h>>32)
 	*place = uint32(h >> 32)

@@ -13,13 +13,23 @@ func TestWarm(t *testing.T) {
 	for i := range b.in {
 		b.in[i].size = uint32(copy(b.queries[i][:], packets[i%len(packets)]))
 	}
-	if n := testing.AllocsPerRun(10, func() { b.warm(&h.r, snap) }); n > 0 {
-		t.Errorf("%v allocations", n)
-	}
+	b.warm(&h.r, snap)
 	if want := snap.zones.get(mustName(t, "example.com")).node(mustName(t, "www.example.com")); b.warming.asked[0].node != want || want == nil {
 		t.Errorf("www.example.com: %v, want %v", b.warming.asked[0].node, want)
 	}
 	if n := b.warming.asked[1].node; n != nil {
 		t.Errorf("nothing.example.com: %v", n)
+	}
+	again := b.warming.asked[0]
+	b.warming.asked[0].node = nil
+	b.warm(&h.r, snap)
+	if b.warming.asked[0].node != nil {
+		t.Errorf("what was asked of late is fetched again: %v", again)
+	}
+	if n := testing.AllocsPerRun(10, func() {
+		b.warming.recent = [recentPlaces]uint32{}
+		b.warm(&h.r, snap)
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
