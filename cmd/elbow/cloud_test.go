@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -61,8 +62,8 @@ func route53(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// exits runs a command, which must end with that status. What it printed is in the
-// files out and err.
+// exits runs a command, which must end with that status. What it printed is added to
+// the file said.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits STATUS COMMAND [ARG ...]")
@@ -76,6 +77,10 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	} else {
 		ts.Check(err)
 	}
+	said, err := os.OpenFile(ts.MkAbs("said"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	_, err = said.WriteString(ts.ReadFile("stdout") + ts.ReadFile("stderr"))
+	ts.Check(errors.Join(err, said.Close()))
 	if got != want {
 		ts.Fatalf("the status is %d, want %d", got, want)
 	}
