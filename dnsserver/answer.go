@@ -141,13 +141,20 @@ func (r *responder) lookup() uint16 {
 // step looks up the current name. It reports false where that has become
 // another one, which is to be looked up next.
 func (r *responder) step() (rcode uint16, done bool) {
-	n := r.zone.get(r.cur.hashes[0], r.cur.wire())
-	if n != nil && !n.occluded && !n.cut {
-		return r.node(n)
+	own := r.zone.get(r.cur.hashes[0], r.cur.wire())
+	if own != nil && !own.occluded && !own.cut {
+		return r.node(own)
+	}
+	if own == nil && r.zone.plain && !r.prove && r.qtype != typeDS {
+		r.noData(nil) // whatever is above it says the same
+		return rcodeNXDomain, true
 	}
 	// From the apex down: the first delegation, DNAME or gap decides.
 	for i := r.apex; i >= 0; i-- {
-		n := r.zone.get(r.cur.hashes[i], r.cur.suffix(i))
+		n := own
+		if i > 0 {
+			n = r.zone.get(r.cur.hashes[i], r.cur.suffix(i))
+		}
 		switch {
 		case n == nil:
 			return r.wildcard(i + 1)
@@ -248,7 +255,7 @@ func (r *responder) emit(section int, n *node, s *rrset) {
 // set adds a set as it is, with its signature if that is asked for. Its owner
 // stands at the given place.
 func (r *responder) set(section int, s *rrset, owner int) {
-	r.out.records(section, s.wire, s.count, owner)
+	r.out.records(section, s.wire, int(s.count), owner)
 	r.signature(section, s, owner)
 }
 
@@ -385,7 +392,7 @@ func (r *responder) additional(s *rrset, at int) {
 // the given place on. Those at or below cut must fit, others may be missing.
 func (r *responder) glue(s *rrset, at int, cut []byte) {
 	wire := s.wire
-	for _, target := range s.targets {
+	for _, target := range s.targets() {
 		host := at + headerLen // the data of the record is the name
 		size := headerLen + int(wire[10])<<8 + int(wire[11])
 		at, wire = at+size, wire[size:]

@@ -342,7 +342,7 @@ func TestTransferOfChoices(t *testing.T) {
 	count := make(map[string]int)
 	for owner, set := range z.each() {
 		if set.typ == typeA {
-			count[owner.String()] += set.count
+			count[owner.String()] += int(set.count)
 		}
 	}
 	for owner, want := range map[string]int{"weighted.example.com.": 2, "three.example.com.": 5, "two.example.com.": 5, "mapped.example.com.": 4, "over.example.com.": 1} {

@@ -100,9 +100,9 @@ func (l *loader) judgeNode(owner name, n *node) {
 	if s := n.set(typeCNAME); s != nil {
 		switch {
 		case n.apex:
-			l.fault(s.line, "the apex %s cannot be a CNAME: it owns the SOA and NS", owner)
+			l.fault(s.line(), "the apex %s cannot be a CNAME: it owns the SOA and NS", owner)
 		case len(n.sets) > 1: // RFC 2181 section 10.1
-			l.fault(s.line, "%s is a CNAME and owns other records too", owner)
+			l.fault(s.line(), "%s is a CNAME and owns other records too", owner)
 		default:
 			return
 		}
@@ -110,10 +110,10 @@ func (l *loader) judgeNode(owner name, n *node) {
 	}
 	if s := n.set(typeDNAME); s != nil {
 		if n.cut { // RFC 6672 section 2.3
-			l.fault(s.line, "%s is delegated and cannot own a DNAME", owner)
+			l.fault(s.line(), "%s is delegated and cannot own a DNAME", owner)
 		}
-		if s.target.below(owner) {
-			l.warn(s.line, "the DNAME of %s leads below itself, to %s", owner, s.target)
+		if s.target().below(owner) {
+			l.warn(s.line(), "the DNAME of %s leads below itself, to %s", owner, s.target())
 		}
 	}
 }
@@ -121,7 +121,7 @@ func (l *loader) judgeNode(owner name, n *node) {
 // judgeChain follows a CNAME as far as an answer would. A loop is odd and no
 // more: BIND, Knot and NSD load it too, and an answer ends after maxChain.
 func (l *loader) judgeChain(owner name, s *rrset) {
-	line, to := s.line, s.target
+	line, to := s.line(), s.target()
 	for range maxChain {
 		if to == owner {
 			l.warn(line, "%s is a CNAME that leads back to itself", owner)
@@ -134,22 +134,22 @@ func (l *loader) judgeChain(owner name, s *rrset) {
 		if s = n.set(typeCNAME); s == nil {
 			return
 		}
-		to = s.target
+		to = s.target()
 	}
 	l.warn(line, "%s begins a chain of more than %d CNAME records", owner, maxChain)
 }
 
 func (l *loader) judgeTargets(owner name, s *rrset) {
-	for _, target := range s.targets {
+	for _, target := range s.targets() {
 		n := l.nodes.get(target)
 		if n == nil || n.set(typeCNAME) == nil {
 			continue
 		}
 		switch s.typ {
 		case typeNS: // RFC 2181 section 10.3
-			l.fault(s.line, "%s of %s points to %s, which is a CNAME", dns.Type(s.typ), owner, target)
+			l.fault(s.line(), "%s of %s points to %s, which is a CNAME", dns.Type(s.typ), owner, target)
 		case dns.TypeMX, dns.TypeSRV:
-			l.warn(s.line, "%s of %s points to %s, which is a CNAME", dns.Type(s.typ), owner, target)
+			l.warn(s.line(), "%s of %s points to %s, which is a CNAME", dns.Type(s.typ), owner, target)
 		}
 	}
 }
@@ -157,12 +157,12 @@ func (l *loader) judgeTargets(owner name, s *rrset) {
 func (l *loader) judgeOccluded(owner name, n *node) {
 	top, above := l.cover(owner)
 	if !above.cut {
-		l.fault(n.sets[0].line, "%s lies below the DNAME of %s", owner, top) // RFC 6672 section 2.4
+		l.fault(n.sets[0].line(), "%s lies below the DNAME of %s", owner, top) // RFC 6672 section 2.4
 		return
 	}
 	for i := range n.sets {
 		if t := n.sets[i].typ; t != typeA && t != typeAAAA {
-			l.warn(n.sets[i].line, "%s lies below the delegation of %s: its %s is never answered", owner, top, dns.Type(t))
+			l.warn(n.sets[i].line(), "%s lies below the delegation of %s: its %s is never answered", owner, top, dns.Type(t))
 		}
 	}
 }
@@ -192,10 +192,10 @@ func (st *static) conflicts(names []owned) []finding {
 			for i := range n.sets {
 				switch s := &n.sets[i]; {
 				case slices.Contains(o.types, s.typ), s.typ == typeCNAME, s.typ == typeDNAME, s.typ == typeNS && n.cut:
-					if s.line == 0 {
+					if s.line() == 0 {
 						add(0, "%s is the %s of a service and a name server of the zone with addresses of its own", o.name, o.kind)
 					} else {
-						add(s.line, "%s is the %s of a service: its %s cannot stand here", o.name, o.kind, dns.Type(s.typ))
+						add(s.line(), "%s is the %s of a service: its %s cannot stand here", o.name, o.kind, dns.Type(s.typ))
 					}
 				}
 			}
@@ -205,7 +205,7 @@ func (st *static) conflicts(names []owned) []finding {
 			if !n.cut {
 				kind, s = "DNAME", n.set(typeDNAME)
 			}
-			add(s.line, "%s is the %s of a service and lies below the %s of %s", o.name, o.kind, kind, top)
+			add(s.line(), "%s is the %s of a service and lies below the %s of %s", o.name, o.kind, kind, top)
 		}
 	}
 	return out
@@ -223,7 +223,7 @@ func (st *static) missingAddresses(names []owned) []finding {
 		if s == nil || n.occluded {
 			continue
 		}
-		for _, target := range s.targets {
+		for _, target := range s.targets() {
 			if !target.below(st.apex) || live[target] || n.cut && !target.below(owner) {
 				continue
 			}
@@ -232,7 +232,7 @@ func (st *static) missingAddresses(names []owned) []finding {
 				t = st.nodes.get(target.parent().wildcard())
 			}
 			if t == nil || t.set(typeA) == nil && t.set(typeAAAA) == nil && t.set(typeCNAME) == nil {
-				out = append(out, finding{line: s.line, column: 1,
+				out = append(out, finding{line: s.line(), column: 1,
 					message: fmt.Sprintf("%s is a name server of %s and has no address", target, owner)})
 			}
 		}

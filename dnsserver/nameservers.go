@@ -26,7 +26,7 @@ func NameServers(z *pool.Zone) []pool.NameServer {
 		return z.NameServers
 	}
 	var out []pool.NameServer
-	for _, target := range set.targets {
+	for _, target := range set.targets() {
 		n := pool.NameServer{Name: strings.TrimSuffix(target.String(), ".")}
 		if i := slices.IndexFunc(z.NameServers, func(c pool.NameServer) bool { return c.Name == n.Name }); i >= 0 && !target.below(st.apex) {
 			n.Addresses = z.NameServers[i].Addresses

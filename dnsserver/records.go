@@ -12,7 +12,7 @@ import (
 // their own; that of the SOA comes first.
 func (z *zone) each() iter.Seq2[name, *rrset] {
 	return func(yield func(name, *rrset) bool) {
-		if sig := z.soa.sig; sig != nil && !yield(z.apex, &rrset{typ: typeRRSIG, count: sig.count, wire: sig.wire}) {
+		if sig := z.soa.sig; sig != nil && !yield(z.apex, &rrset{typ: typeRRSIG, count: int32(sig.count), wire: sig.wire}) {
 			return
 		}
 		static, live := z.order(), canonical(z.live)
@@ -52,7 +52,7 @@ func (n *node) all() []rrset {
 	for _, s := range n.sets {
 		if s.sig != nil {
 			sigs.wire = append(sigs.wire, s.sig.wire...)
-			sigs.count += s.sig.count
+			sigs.count += int32(s.sig.count)
 		}
 		all = append(all, s)
 	}
@@ -94,7 +94,7 @@ func starts(n name, at *[maxLabels]uint8) int {
 // records are all records of the set, each once.
 func (s *rrset) records() []byte {
 	if s.step > 0 {
-		return s.wire[:s.count*s.step]
+		return s.wire[:int(s.count)*int(s.step)]
 	}
 	return s.wire
 }

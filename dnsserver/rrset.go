@@ -13,33 +13,53 @@ const ownerPointer = 0xc000 | headerLen
 
 // An rrset is all records of one type at one name, ready to be copied into an
 // answer: the owner of each is a pointer to the name of the question.
+//
+// It takes 64 octets, one line of the cache: a million of these are kept, and an
+// answer waits for one that nobody has asked for of late.
 type rrset struct {
-	typ   uint16
-	ttl   uint32 // beside typ: a million of these are kept
-	count int
-	wire  []byte
+	typ uint16
 
 	// step is the length of each record where they all are as long and the
 	// order of the answer turns: wire then holds the records twice, so that any
 	// count of them from any place on is one piece.
-	step int
+	step uint16
 
-	target  name   // of a CNAME or DNAME, in lower case
-	targets []name // of NS records, in lower case and in their order
-	line    int    // of the first record in the master file; 0: it has none
+	ttl     uint32
+	count   int32
+	inFile  int32 // see line
+	wire    []byte
+	sig     *signature // nil: the set is not signed
+	choice  *choice    // what is answered in its place; nil: itself
+	leads   *leads     // to other names; nil: nowhere
+}
 
-	sig *signature // nil: the set is not signed
+// leads are the names that the records of a set lead to, in lower case.
+type leads struct {
+	target  name   // of a CNAME or DNAME
+	targets []name // of NS, MX and SRV records, in their order
+}
 
-	choice *choice // what is answered in its place; nil: itself
+// line is that of the first record in the master file; 0: it has none there.
+func (s *rrset) line() int { return int(s.inFile) }
+
+// target is where a CNAME or DNAME leads.
+func (s *rrset) target() name { return s.leads.target }
+
+// targets are where NS, MX and SRV records lead, in their order; there may be none.
+func (s *rrset) targets() []name {
+	if s.leads == nil {
+		return nil
+	}
+	return s.leads.targets
 }
 
 // newSet makes the set of records with the given data.
 func newSet(typ uint16, ttl uint32, data ...[]byte) rrset {
-	s := rrset{typ: typ, count: len(data), ttl: ttl}
+	s := rrset{typ: typ, count: int32(len(data)), ttl: ttl}
 	turns := 1
 	if (typ == typeA || typ == typeAAAA) && len(data) > 1 {
 		turns = 2
-		s.step = headerLen + len(data[0])
+		s.step = uint16(headerLen + len(data[0]))
 	}
 	for range turns {
 		for _, d := range data {
@@ -67,12 +87,12 @@ func (s *rrset) same(other *rrset) bool {
 // at a place that random decides.
 func (s *rrset) turned(random uint32, limit int) ([]byte, int) {
 	if s.step == 0 {
-		return s.wire, s.count
+		return s.wire, int(s.count)
 	}
-	n := min(s.count, limit)
+	n, step := min(int(s.count), limit), int(s.step)
 	// The high bits of the product are as even as random is.
 	start := int(uint64(random) * uint64(s.count) >> 32)
-	return s.wire[start*s.step : (start+n)*s.step], n
+	return s.wire[start*step : (start+n)*step], n
 }
 
 // A node is a name of a zone and what it owns. A node without sets is an empty

@@ -210,7 +210,7 @@ func (g *zoneSigner) signNode(owner name, n *node, next name, live bool) *node {
 	out.sets = make([]rrset, 0, len(n.sets)+4)
 	for _, s := range n.sets {
 		if n.live != nil && s.step > 0 && s.count > maxSigned {
-			s.wire, s.count = slices.Concat(s.wire[:maxSigned*s.step], s.wire[:maxSigned*s.step]), maxSigned
+			s.wire, s.count = slices.Repeat(s.wire[:maxSigned*int(s.step)], 2), maxSigned
 		}
 		if s.choice != nil {
 			s.choice = s.choice.clone()

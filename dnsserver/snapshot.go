@@ -36,6 +36,7 @@ type zone struct {
 	serial uint32
 	counts *zoneCounts
 	signed *signed // nil: the zone is not signed
+	plain  bool    // no name has anything to say about those below it: no delegation, DNAME or wildcard
 
 	soa          rrset
 	negative     rrset // the SOA for negative answers, RFC 2308 section 3
@@ -100,6 +101,10 @@ func newZone(st *static, services map[name]*live, reuse *table[*node]) *zone {
 			}
 			z.live.set(up, &node{})
 		}
+	}
+	z.plain = st.plain
+	for owner := range services {
+		z.plain = z.plain && !owner.isWildcard()
 	}
 	return z
 }

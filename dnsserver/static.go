@@ -4,11 +4,13 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/miekg/dns"
 
@@ -35,6 +37,7 @@ type static struct {
 	apex  name
 	nodes *table[*node] // with the empty non-terminals; the apex is always there
 	names int           // nodes that own something
+	plain bool          // see zone
 
 	apexLabels int
 
@@ -82,6 +85,7 @@ func loadZone(conf *pool.Zone) (*static, []finding) {
 	}
 	l.connect()
 	l.judge()
+	l.plain = l.isPlain()
 	l.nodes.fit()
 	nodes := l.nodes // alone: the records as they were read are not kept
 	l.order = sync.OnceValue(func() []name { return canonical(nodes) })
@@ -224,12 +228,7 @@ func mailboxName(mailbox string, apex name) (name, error) {
 
 // node makes the node of an owner from its records.
 func (l *loader) node(owner name, records []record) {
-	var one struct { // most names own one set: it lies beside the node, which saves a query a way to memory
-		node
-		sets [1]rrset
-	}
-	n := &one.node
-	n.apex, n.sets = owner == l.apex, one.sets[:0]
+	n := &node{apex: owner == l.apex}
 	slices.SortStableFunc(records, func(a, b record) int { return int(a.typ) - int(b.typ) })
 	for from := 0; from < len(records); {
 		to := from + 1
@@ -240,10 +239,34 @@ func (l *loader) node(owner name, records []record) {
 		from = to
 	}
 	n.cut = !n.apex && n.set(typeNS) != nil
-	l.nodes.set(owner, n)
 	if len(n.sets) > 0 {
 		l.names++
 	}
+	if len(n.sets) == 1 && len(n.sets[0].wire)+len(owner) <= textLen {
+		owner, n = together(owner, n)
+	}
+	l.nodes.set(owner, n)
+}
+
+// textLen is how many octets lie beside a node: with them it takes 192 octets,
+// three lines of the cache.
+const textLen = 80
+
+// together returns a name and a node of one set, in one piece of memory with
+// all that an answer needs of them. Most names are like that, and a query that
+// asks for one waits for memory once instead of four times.
+func together(owner name, n *node) (name, *node) {
+	one := &struct {
+		node
+		sets [1]rrset
+		text [textLen]byte
+	}{node: *n, sets: [1]rrset{n.sets[0]}}
+	s := &one.sets[0]
+	end := copy(one.text[:], s.wire)
+	s.wire = one.text[:end:end]
+	one.node.sets = one.sets[:]
+	text := one.text[end:][:copy(one.text[end:], owner)]
+	return name(unsafe.String(unsafe.SliceData(text), len(text))), &one.node // nobody writes there again
 }
 
 // addSet adds the records of one type to n.
@@ -280,12 +303,24 @@ func (l *loader) addSet(owner name, n *node, records []record) {
 		return
 	}
 	s := newSet(first.typ, ttl, data...)
-	s.line, s.targets = first.line, targets
-	if first.typ == typeCNAME || first.typ == typeDNAME {
-		s.target = targets[0]
+	s.inFile = int32(min(first.line, math.MaxInt32))
+	switch {
+	case first.typ == typeCNAME, first.typ == typeDNAME:
+		s.leads = &leads{target: targets[0]}
+	case len(targets) > 0:
+		s.leads = &leads{targets: targets}
 	}
 	n.sets = append(n.sets, s)
 	l.resources += len(data)
+}
+
+func (l *loader) isPlain() bool {
+	for owner, n := range l.nodes.all() {
+		if n.cut || owner.isWildcard() || n.set(typeDNAME) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // connect adds the empty non-terminals and marks what lies below a delegation
