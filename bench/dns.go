@@ -33,13 +33,14 @@ func nameWorkloads() []workload {
 	small := hosts(smallZone, smallNames, smallNames, 0)
 	large := hosts(largeZone, largeNames, largeNames, 0)
 	return []workload{
-		{"A", "µs", micro, flood(small), 0},
-		{"A, DO=1", "µs", micro, flood(hosts(smallZone, smallNames, smallNames, withEDNS)), 0},
-		{"A, DO=1, signed", "µs", micro, flood(hosts(signedZone, smallNames, smallNames, withSignature)), signed},
-		{"NXDOMAIN", "µs", micro, flood(strangers(smallZone, many, 0)), 0},
-		{"NXDOMAIN, DO=1, signed", "µs", micro, flood(strangers(signedZone, many, withSignature)), signed},
-		{"A, 100,000 names", "µs", micro, flood(large), 0},
-		{flappingName, "µs", micro, flood(large), 0},
+		{"A", "µs", micro, flood(small, burst), 0},
+		{"A, a query a port", "µs", micro, flood(small, 1), 0},
+		{"A, DO=1", "µs", micro, flood(hosts(smallZone, smallNames, smallNames, withEDNS), burst), 0},
+		{"A, DO=1, signed", "µs", micro, flood(hosts(signedZone, smallNames, smallNames, withSignature), burst), signed},
+		{"NXDOMAIN", "µs", micro, flood(strangers(smallZone, many, 0), burst), 0},
+		{"NXDOMAIN, DO=1, signed", "µs", micro, flood(strangers(signedZone, many, withSignature), burst), signed},
+		{"A, 100,000 names", "µs", micro, flood(large, burst), 0},
+		{flappingName, "µs", micro, flood(large, burst), 0},
 		{"A by TCP", "µs", micro, streams(small), 0},
 		{"A by TCP, new connection", "µs", micro, oneEach(small), 0},
 	}
@@ -178,7 +179,7 @@ func measurePaced(ctx context.Context, s settings, servers []peer, running []*pr
 }
 
 func pace(s settings, name string, rate float64, questions []question, p *peer, proc *process, r *results) error {
-	c, err := newClient(proc.addr)
+	c, err := newClient(proc.addr, 1)
 	if err != nil {
 		return err
 	}

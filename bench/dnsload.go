@@ -19,10 +19,10 @@ const (
 	flows = 128 // sockets, and so ports, that queries come from
 
 	// A socket sends a burst and the next socket goes on; the responses are
-	// fetched when so many bursts are on their way. No server's queue
+	// fetched when so many queries are on their way. No server's queue
 	// overflows with that, and none is ever empty if the load can help it.
-	burst   = 4
-	flights = 32
+	burst    = 4 // as a resolver with few ports
+	inFlight = 128
 
 	lossTimeout = 500 * time.Millisecond
 )
@@ -36,6 +36,7 @@ type mmsghdr struct {
 // A client asks a server by UDP from many ports.
 type client struct {
 	sockets []int
+	atOnce  int                  // queries that a socket sends, at most burst
 	asked   [flows][burst]uint32 // numbers of what is on its way
 	headers [burst]mmsghdr
 	parts   [burst]unix.Iovec
@@ -43,12 +44,12 @@ type client struct {
 	number  uint32 // of the next query
 }
 
-func newClient(addr string) (*client, error) {
+func newClient(addr string, atOnce int) (*client, error) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	c := new(client)
+	c := &client{atOnce: atOnce}
 	for i := range c.headers {
 		c.parts[i].Base = &c.buffers[i][0]
 		c.headers[i].Iov = &c.parts[i]
@@ -85,7 +86,7 @@ func (c *client) close() {
 func (c *client) flood(questions []question, span time.Duration) (float64, error) {
 	sent, answered := 0, 0 // bursts
 	for end := time.Now().Add(span); time.Now().Before(end); sent++ {
-		if sent >= flights {
+		if sent >= inFlight/c.atOnce {
 			if err := c.collect(answered%flows, questions); err != nil {
 				return 0, err
 			}
@@ -100,13 +101,13 @@ func (c *client) flood(questions []question, span time.Duration) (float64, error
 			return 0, err
 		}
 	}
-	return float64(answered * burst), nil
+	return float64(answered * c.atOnce), nil
 }
 
-// flood makes a client for each call.
-func flood(questions []question) loadFunc {
+// flood makes a client for each call, whose sockets ask for that much at a time.
+func flood(questions []question, atOnce int) loadFunc {
 	return func(addr string, span time.Duration) (float64, error) {
-		c, err := newClient(addr)
+		c, err := newClient(addr, atOnce)
 		if err != nil {
 			return 0, err
 		}
@@ -117,7 +118,7 @@ func flood(questions []question) loadFunc {
 
 // ask sends a burst from a socket.
 func (c *client) ask(socket int, questions []question) error {
-	for i := range burst {
+	for i := range c.atOnce {
 		q := &questions[int(c.number)%len(questions)]
 		n := copy(c.buffers[i][:], q.packet)
 		binary.BigEndian.PutUint16(c.buffers[i][:], uint16(c.number))
@@ -125,8 +126,8 @@ func (c *client) ask(socket int, questions []question) error {
 		c.asked[socket][i] = c.number
 		c.number++
 	}
-	for at := 0; at < burst; {
-		n, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, uintptr(c.sockets[socket]), uintptr(unsafe.Pointer(&c.headers[at])), uintptr(burst-at), 0, 0, 0)
+	for at := 0; at < c.atOnce; {
+		n, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, uintptr(c.sockets[socket]), uintptr(unsafe.Pointer(&c.headers[at])), uintptr(c.atOnce-at), 0, 0, 0)
 		if errno != 0 {
 			return fmt.Errorf("asking: %w", errno)
 		}
@@ -141,26 +142,26 @@ func (c *client) collect(socket int, questions []question) error {
 	for i := range c.parts {
 		c.parts[i].SetLen(len(c.buffers[i]))
 	}
-	for at := 0; at < burst; {
-		n, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, uintptr(c.sockets[socket]), uintptr(unsafe.Pointer(&c.headers[at])), uintptr(burst-at), 0, 0, 0)
+	for at := 0; at < c.atOnce; {
+		n, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, uintptr(c.sockets[socket]), uintptr(unsafe.Pointer(&c.headers[at])), uintptr(c.atOnce-at), 0, 0, 0)
 		switch errno {
 		case 0:
 			at += int(n)
 		case unix.EINTR:
 		case unix.EAGAIN:
-			return fmt.Errorf("%d of %d queries were not answered within %s", burst-at, burst, lossTimeout)
+			return fmt.Errorf("%d of %d queries were not answered within %s", c.atOnce-at, c.atOnce, lossTimeout)
 		default:
 			return fmt.Errorf("waiting for an answer: %w", errno)
 		}
 	}
 	seen := 0
-	for i := range burst {
+	for i := range c.atOnce {
 		response := c.buffers[i][:c.headers[i].size]
 		if len(response) < 12 {
 			return fmt.Errorf("a response has %d octets", len(response))
 		}
 		id := binary.BigEndian.Uint16(response)
-		for j, number := range c.asked[socket] {
+		for j, number := range c.asked[socket][:c.atOnce] {
 			if uint16(number) != id || seen>>j&1 != 0 {
 				continue
 			}
@@ -170,7 +171,7 @@ func (c *client) collect(socket int, questions []question) error {
 			}
 		}
 	}
-	if seen != 1<<burst-1 {
+	if seen != 1<<c.atOnce-1 {
 		return errors.New("a response has an ID that was not asked with, or one came twice")
 	}
 	return nil

@@ -124,7 +124,7 @@ func (p *peer) startNames(ctx context.Context, cpu int, signedText string) (*pro
 		return nil, fmt.Errorf("starting %s: %w", p.name, err)
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if _, err = flood(questions)(addr, time.Millisecond); err == nil {
+		if _, err = flood(questions, burst)(addr, time.Millisecond); err == nil {
 			err = bindFamily(proc.cmd.Process.Pid, cpu)
 		}
 		if err == nil {

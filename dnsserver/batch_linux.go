@@ -21,8 +21,7 @@ const (
 
 	// A slot of packets begins in another line of the cache than its neighbours,
 	// which it would not at a power of two.
-	querySlot    = maxQuery + 192
-	responseSlot = maxPayload + 48
+	querySlot = maxQuery + 192
 
 	// yieldEvery is how long a reader keeps its processor of the scheduler: it
 	// gives it away before it is taken, which costs more (docs/decisions/0008).
@@ -34,9 +33,6 @@ const (
 
 	// stopEvery is how often a reader is told to stop until it has.
 	stopEvery = time.Millisecond
-
-	// sendPatience is how long responses wait for room in a full queue.
-	sendPatience = 20 * time.Millisecond
 )
 
 // A mmsghdr is struct mmsghdr of recvmmsg(2): the size of the message it
@@ -46,25 +42,22 @@ type mmsghdr struct {
 	size uint32
 }
 
-// A batch receives queries and sends their responses, many with one system
-// call. It is made once for each socket; nothing in it moves, since the
-// headers hold addresses of the rest.
+// A batch receives queries, many with one system call, and has their responses
+// sent. It is made once for each socket; nothing in it moves, since the headers
+// hold addresses of the rest.
 type batch struct {
 	fd       int
 	wildcard bool // packets tell to which address they were sent
 
-	in, out [batchSize]mmsghdr
+	in      [batchSize]mmsghdr
 	from    [batchSize]unix.RawSockaddrInet6 // or IPv4, which is shorter
 	control [batchSize][controlLen]byte
 	queries [batchSize][querySlot]byte
-
-	responses [batchSize][responseSlot]byte
-
-	inParts, outParts [batchSize]unix.Iovec
+	parts   [batchSize]unix.Iovec
 
 	received int // of in, how many the last call has filled
-	waiting  int // of out, how many are to be sent
 
+	out     sender
 	warming warming
 }
 
@@ -72,14 +65,13 @@ type batch struct {
 func newBatch(fd int, wildcard bool) *batch {
 	b := &batch{fd: fd, wildcard: wildcard}
 	for i := range batchSize {
-		b.inParts[i].Base = &b.queries[i][0]
-		b.inParts[i].SetLen(maxQuery)
-		b.in[i].Iov = &b.inParts[i]
+		b.parts[i].Base = &b.queries[i][0]
+		b.parts[i].SetLen(maxQuery)
+		b.in[i].Iov = &b.parts[i]
 		b.in[i].SetIovlen(1)
 		b.in[i].Name = (*byte)(unsafe.Pointer(&b.from[i]))
-		b.out[i].Iov = &b.outParts[i]
-		b.out[i].SetIovlen(1)
 	}
+	b.out.start(fd)
 	b.received = batchSize
 	return b
 }
@@ -123,44 +115,15 @@ func senderOf(name *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), port)
 }
 
-// response is where the next response goes.
-func (b *batch) response() []byte { return b.responses[b.waiting][:0] }
-
 // answer puts the response to a query among those to be sent: to whom the
 // query came from and, RFC 2181 section 4, from the address that was asked.
 func (b *batch) answer(i int, response []byte) {
-	in, out := &b.in[i], &b.out[b.waiting]
-	b.outParts[b.waiting].Base = &response[0]
-	b.outParts[b.waiting].SetLen(len(response))
-	out.Name, out.Namelen = in.Name, in.Namelen
+	in := &b.in[i]
+	var source []byte
 	if b.wildcard {
-		source := replySource(b.control[i][:in.Controllen])
-		out.Control = unsafe.SliceData(source)
-		out.SetControllen(len(source))
+		source = replySource(b.control[i][:in.Controllen])
 	}
-	b.waiting++
-}
-
-// send sends the responses and returns how many the system did not take.
-func (b *batch) send() (failed int) {
-	patient := true
-	for at := 0; at < b.waiting; {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.out[at])),
-			uintptr(b.waiting-at), unix.MSG_DONTWAIT, 0, 0)
-		switch {
-		case errno == 0:
-			at += int(n)
-		case errno == unix.EINTR:
-		case errno == unix.EAGAIN && patient:
-			patient = false
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLOUT}}, int(sendPatience.Milliseconds())) // it is tried anyway
-		default: // no route, or the queue stays full: the client asks again
-			failed++
-			at++
-		}
-	}
-	b.waiting = 0
-	return failed
+	b.out.add(response, &b.from[i], in.Namelen, source)
 }
 
 // A batchSocket is a UDP socket of its own: Go's poller does not know it. It
@@ -286,12 +249,12 @@ func (s *Server) answerBatch(r *responder, b *batch, shard int) {
 			continue
 		}
 		r.port, r.control = client.Port(), b.control[i][:b.in[i].Controllen]
-		if out := s.respond(r, b.response(), packet, client.Addr(), shard, false); out != nil {
+		if out := s.respond(r, b.out.response(), packet, client.Addr(), shard, false); out != nil {
 			b.answer(i, out)
 		}
 	}
 	s.tell(r, shard)
-	for range b.send() {
+	for range b.out.send() {
 		s.counts.drop(shard, dropSend)
 	}
 }

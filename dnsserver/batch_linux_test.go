@@ -21,14 +21,29 @@ func serveOne(t *testing.T, h *house, kind string) (addr string, l *listener) {
 		t.Fatal(err)
 	}
 	addr = c.LocalAddr().String()
-	l = &listener{addr: netip.MustParseAddrPort(addr), closed: make(chan struct{})}
-	var socket udpSocket = singleSocket{c}
-	if kind == "batch" {
-		var ok bool
-		if socket, ok = detach(c, false); !ok {
-			t.Fatal("this system has no batches")
-		}
+	if kind == "single" {
+		l = &listener{addr: netip.MustParseAddrPort(addr), closed: make(chan struct{})}
+		serveOn(t, h, singleSocket{c}, l)
+		return addr, l
 	}
+	return addr, serveSocket(t, h, c, false)
+}
+
+// serveSocket serves a Server without sockets on one, in batches.
+func serveSocket(t *testing.T, h *house, c *net.UDPConn, wildcard bool) *listener {
+	t.Helper()
+	l := &listener{addr: c.LocalAddr().(*net.UDPAddr).AddrPort(), closed: make(chan struct{})}
+	socket, ok := detach(c, wildcard)
+	if !ok {
+		t.Fatal("this system has no batches")
+	}
+	serveOn(t, h, socket, l)
+	return l
+}
+
+// serveOn serves on a socket until the test ends.
+func serveOn(t *testing.T, h *house, socket udpSocket, l *listener) {
+	t.Helper()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -45,7 +60,6 @@ func serveOne(t *testing.T, h *house, kind string) (addr string, l *listener) {
 		}
 		socket.close()
 	})
-	return addr, l
 }
 
 // TestSockets: whatever the packets come through, each gets its answer.
@@ -119,10 +133,10 @@ func TestBatchSendSkips(t *testing.T) {
 				name.Port = 0 // nobody can be reached there
 			}
 			b.in[i].Namelen = unix.SizeofSockaddrInet4
-			b.answer(i, append(b.response(), byte(i)))
+			b.answer(i, append(b.out.response(), byte(i)))
 		}
-		if failed := b.send(); failed != 3 || b.waiting != 0 {
-			t.Errorf("%d failed and %d are left, want 3 and none", failed, b.waiting)
+		if failed := b.out.send(); failed != 3 || b.out.waiting != 0 {
+			t.Errorf("%d failed and %d are left, want 3 and none", failed, b.out.waiting)
 		}
 	})
 	_ = receiver.SetReadDeadline(time.Now().Add(5 * time.Second))

@@ -24,13 +24,13 @@ type rrset struct {
 	// count of them from any place on is one piece.
 	step uint16
 
-	ttl     uint32
-	count   int32
-	inFile  int32 // see line
-	wire    []byte
-	sig     *signature // nil: the set is not signed
-	choice  *choice    // what is answered in its place; nil: itself
-	leads   *leads     // to other names; nil: nowhere
+	ttl    uint32
+	count  int32
+	inFile int32 // see line
+	wire   []byte
+	sig    *signature // nil: the set is not signed
+	choice *choice    // what is answered in its place; nil: itself
+	leads  *leads     // to other names; nil: nowhere
 }
 
 // leads are the names that the records of a set lead to, in lower case.

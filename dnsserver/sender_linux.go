@@ -1,0 +1,158 @@
+package dnsserver
+
+import (
+	"bytes"
+	"encoding/binary"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	responseSlot = maxPayload + 48
+
+	// sendPatience is how long responses wait for room in a full queue.
+	sendPatience = 20 * time.Millisecond
+)
+
+// segmentSpace is what the control message takes that tells where to cut.
+var segmentSpace = unix.CmsgSpace(2)
+
+// A sender sends responses, many with one system call. It is made once for each
+// socket; nothing in it moves, since the headers hold addresses of the rest.
+//
+// Responses that follow each other, go to one client and have one length, the
+// last of them at most that, are one message: the kernel finds the way for it
+// once and cuts it into datagrams then (UDP_SEGMENT, udp(7)). Who asks much from
+// few ports, as a forwarder does, is answered at a lower cost.
+type sender struct {
+	fd   int
+	cuts bool // the system cuts messages for this socket
+
+	responses [batchSize][responseSlot]byte
+	parts     [batchSize]unix.Iovec // one for each response
+	waiting   int                   // of them, how many are to be sent
+
+	messages [batchSize]mmsghdr
+	count    int // of them, how many those are
+	control  [batchSize][controlLen + 32]byte
+}
+
+// start makes s the sender of a socket.
+func (s *sender) start(fd int) {
+	_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
+	s.fd, s.cuts = fd, err == nil // Linux 4.18
+}
+
+// response is where the next response goes.
+func (s *sender) response() []byte { return s.responses[s.waiting][:0] }
+
+// add puts a response among those to be sent to a client: from the address that
+// source, a control message, tells; nil: the socket has one.
+func (s *sender) add(response []byte, to *unix.RawSockaddrInet6, size uint32, source []byte) {
+	part := &s.parts[s.waiting]
+	part.Base = &response[0]
+	part.SetLen(len(response))
+	if s.continues(part, to, source) {
+		last := &s.messages[s.count-1]
+		last.SetIovlen(int(last.Iovlen) + 1)
+		s.waiting++
+		return
+	}
+	m := &s.messages[s.count]
+	m.Name, m.Namelen = (*byte)(unsafe.Pointer(to)), size
+	m.Iov = part
+	m.SetIovlen(1)
+	m.Control = unsafe.SliceData(source)
+	m.SetControllen(len(source))
+	s.count++
+	s.waiting++
+}
+
+// continues reports whether a response can be the next of the last message.
+func (s *sender) continues(part *unix.Iovec, to *unix.RawSockaddrInet6, source []byte) bool {
+	if !s.cuts || s.count == 0 {
+		return false
+	}
+	m := &s.messages[s.count-1]
+	other := (*unix.RawSockaddrInet6)(unsafe.Pointer(m.Name))
+	return to.Port == other.Port && *to == *other &&
+		part.Len <= m.Iov.Len && s.parts[s.waiting-1].Len == m.Iov.Len && // only the last may be shorter
+		bytes.Equal(source, unsafe.Slice(m.Control, int(m.Controllen)))
+}
+
+// send sends the responses and returns how many the system did not take.
+func (s *sender) send() (failed int) {
+	for i := range s.messages[:s.count] {
+		if m := &s.messages[i]; m.Iovlen > 1 {
+			s.cut(m, &s.control[i])
+		}
+	}
+	patient := true
+	for at := 0; at < s.count; {
+		n, errno := s.try(s.messages[at:s.count])
+		switch {
+		case errno == 0:
+			at += n
+		case errno == unix.EAGAIN && patient:
+			patient = false
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}, int(sendPatience.Milliseconds())) // it is tried anyway
+		default: // no route, or the queue stays full: the client asks again
+			if m := &s.messages[at]; m.Iovlen > 1 {
+				failed += s.apart(m, errno)
+			} else {
+				failed++
+			}
+			at++
+		}
+	}
+	s.waiting, s.count = 0, 0
+	return failed
+}
+
+// try is sendmmsg(2).
+func (s *sender) try(messages []mmsghdr) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&messages[0])),
+			uintptr(len(messages)), unix.MSG_DONTWAIT, 0, 0)
+		if errno != unix.EINTR {
+			return int(n), errno
+		}
+	}
+}
+
+// cut has the system cut a message, by a control message behind that of the source.
+func (s *sender) cut(m *mmsghdr, control *[controlLen + 32]byte) {
+	n := copy(control[:], unsafe.Slice(m.Control, int(m.Controllen)))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[n]))
+	h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
+	h.SetLen(unix.CmsgLen(2))
+	binary.NativeEndian.PutUint16(control[n+unix.CmsgLen(0):], uint16(m.Iov.Len))
+	m.Control = &control[0]
+	m.SetControllen(n + segmentSpace)
+}
+
+// apart sends the responses of a message that was not taken as a whole, each
+// by itself, and returns how many failed.
+func (s *sender) apart(m *mmsghdr, why syscall.Errno) (failed int) {
+	// EIO: on the way out nobody computes checksums, or it is encrypted. EINVAL:
+	// it is narrower than a response, which says nothing about other ways.
+	if why == unix.EIO {
+		s.cuts = false
+	}
+	m.SetControllen(int(m.Controllen) - segmentSpace)
+	if m.Controllen == 0 {
+		m.Control = nil
+	}
+	parts := unsafe.Slice(m.Iov, int(m.Iovlen))
+	m.SetIovlen(1)
+	for i := range parts {
+		m.Iov = &parts[i]
+		if _, errno := s.try(unsafe.Slice(m, 1)); errno != 0 {
+			failed++
+		}
+	}
+	return failed
+}
