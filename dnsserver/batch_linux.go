@@ -23,6 +23,14 @@ const (
 	// which it would not at a power of two.
 	querySlot = maxQuery + 192
 
+	// Where so many packets in a row came alone, the next ones are received one
+	// by one until it is looked again whether more are there.
+	aloneInRow = 8
+	singlesRun = 15
+
+	// clockEvery is for how many batches a reader does not look at the clock.
+	clockEvery = 16
+
 	// yieldEvery is how long a reader keeps its processor of the scheduler: it
 	// gives it away before it is taken, which costs more (docs/decisions/0008).
 	yieldEvery = 8 * time.Millisecond
@@ -56,6 +64,8 @@ type batch struct {
 	parts   [batchSize]unix.Iovec
 
 	received int // of in, how many the last call has filled
+	alone    int // how many packets in a row came alone
+	singles  int // how many are received one by one from now on
 
 	out     sender
 	warming warming
@@ -89,12 +99,47 @@ func (b *batch) receive() syscall.Errno {
 		}
 	}
 	b.received = 0
-	n, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.in)), batchSize,
+	if b.singles > 0 {
+		return b.receiveSingle()
+	}
+	n, errno := b.receiveUpTo(batchSize)
+	switch {
+	case errno != 0:
+	case n > 1:
+		b.alone = 0
+	default: // that no other was there has cost a sixth of the work
+		if b.alone++; b.alone >= aloneInRow {
+			b.singles = singlesRun
+		}
+	}
+	return errno
+}
+
+// receiveSingle takes one packet, even where more are there.
+func (b *batch) receiveSingle() syscall.Errno {
+	b.singles--
+	if b.wildcard {
+		_, errno := b.receiveUpTo(1)
+		return errno
+	}
+	h := &b.in[0]
+	// recvfrom(2) reads and writes two structures less.
+	n, _, errno := syscall.Syscall6(unix.SYS_RECVFROM, uintptr(b.fd), uintptr(unsafe.Pointer(h.Iov.Base)), maxQuery, 0,
+		uintptr(unsafe.Pointer(h.Name)), uintptr(unsafe.Pointer(&h.Namelen)))
+	if errno == 0 {
+		h.size, b.received = uint32(n), 1
+	}
+	return errno
+}
+
+// receiveUpTo is recvmmsg(2).
+func (b *batch) receiveUpTo(most int) (int, syscall.Errno) {
+	n, _, errno := syscall.Syscall6(unix.SYS_RECVMMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&b.in)), uintptr(most),
 		unix.MSG_WAITFORONE, 0, 0)
 	if errno == 0 {
 		b.received = int(n)
 	}
-	return errno
+	return b.received, errno
 }
 
 // query returns a packet that was received and who has sent it.
@@ -209,6 +254,7 @@ func (b *batchSocket) serve(s *Server, l *listener, shard int) {
 		fds     = [...]unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLIN}}
 		yielded = time.Now()
 		failing = false
+		batches uint
 	)
 	r.local = l.bound
 	for !l.closing.Load() {
@@ -230,9 +276,11 @@ func (b *batchSocket) serve(s *Server, l *listener, shard int) {
 			case <-time.After(acceptRetryFirst): // it would only fail again at once
 			}
 		}
-		if now := time.Now(); now.Sub(yielded) > yieldEvery {
-			yielded = now
-			runtime.Gosched()
+		if batches++; batches%clockEvery == 0 {
+			if now := time.Now(); now.Sub(yielded) > yieldEvery {
+				yielded = now
+				runtime.Gosched()
+			}
 		}
 	}
 }

@@ -112,11 +112,23 @@ func (s *sender) send() (failed int) {
 	return failed
 }
 
-// try is sendmmsg(2).
+// try sends the first messages and returns how many, at least one without an
+// error. A single one goes with sendto(2): sendmmsg(2) reads three structures
+// more, which is much for one packet.
 func (s *sender) try(messages []mmsghdr) (int, syscall.Errno) {
+	m := &messages[0]
+	single := len(messages) == 1 && m.Iovlen == 1 && m.Controllen == 0
 	for {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&messages[0])),
-			uintptr(len(messages)), unix.MSG_DONTWAIT, 0, 0)
+		var n uintptr
+		var errno syscall.Errno
+		if single {
+			_, _, errno = syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(m.Iov.Base)),
+				uintptr(m.Iov.Len), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(m.Name)), uintptr(m.Namelen))
+			n = 1
+		} else {
+			n, _, errno = syscall.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(m)),
+				uintptr(len(messages)), unix.MSG_DONTWAIT, 0, 0)
+		}
 		if errno != unix.EINTR {
 			return int(n), errno
 		}
