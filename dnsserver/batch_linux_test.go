@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 	"unsafe"
@@ -192,4 +193,89 @@ func TestBatchAllocates(t *testing.T) {
 			t.Errorf("nothing is there: %v", errno)
 		}
 	})
+}
+
+// TestBatchSingles: packets that come alone are received one by one after a while, and
+// together again when more come; meanwhile none is another's and all are answered.
+func TestBatchSingles(t *testing.T) {
+	for _, listen := range []string{"127.0.0.1", "0.0.0.0"} {
+		t.Run(listen, func(t *testing.T) {
+			h := newHouse(t, nil)
+			h.publish(example(t))
+			addr := netip.MustParseAddr(listen)
+			config := net.ListenConfig{Control: controlUDP(addr)}
+			server, err := config.ListenPacket(t.Context(), "udp4", netip.AddrPortFrom(addr, 0).String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			port := server.LocalAddr().(*net.UDPAddr).Port
+			client, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
+			id := uint16(0)
+			visitSocket(server.(*net.UDPConn), func(fd int) {
+				b := newBatch(fd, addr.IsUnspecified())
+				var r responder
+				// burst sends that many queries and returns how many came with each call.
+				burst := func(queries int) (batches []int) {
+					for range queries {
+						m := question(t, "www.example.com A")
+						id++
+						m.Id = id
+						if _, err := client.Write(must(m.Pack())); err != nil {
+							t.Fatal(err)
+						}
+					}
+					for left := queries; left > 0; left -= b.received {
+						if errno := b.receive(); errno != 0 {
+							t.Fatal(errno)
+						}
+						batches = append(batches, b.received)
+						h.answerBatch(&r, b, 0)
+					}
+					for i := range queries {
+						buf := make([]byte, maxMessage)
+						n, err := client.Read(buf) // connected: from the address that was asked alone
+						if err != nil {
+							t.Fatal(err)
+						}
+						a := new(dns.Msg)
+						if err := a.Unpack(buf[:n]); err != nil || a.Id != id-uint16(queries-1-i) || len(a.Answer) != 2 {
+							t.Fatalf("%v, %v", a, err)
+						}
+					}
+					return batches
+				}
+				if got := burst(3); !slices.Equal(got, []int{3}) {
+					t.Errorf("before: batches of %v", got)
+				}
+				for range aloneInRow {
+					burst(1)
+				}
+				want := append(slices.Repeat([]int{1}, singlesRun), 5)
+				if got := burst(singlesRun + 5); !slices.Equal(got, want) {
+					t.Errorf("after packets that came alone: batches of %v, want %v", got, want)
+				}
+				if got := burst(4); !slices.Equal(got, []int{4}) {
+					t.Errorf("afterwards: batches of %v", got)
+				}
+				for range aloneInRow - 1 {
+					burst(1)
+				}
+				if got := burst(4); !slices.Equal(got, []int{4}) {
+					t.Errorf("after too few that came alone: batches of %v", got)
+				}
+				for range aloneInRow {
+					burst(1)
+				}
+				if errno := b.receive(); !errors.Is(errno, unix.EAGAIN) {
+					t.Errorf("nothing is there: %v", errno)
+				}
+			})
+		})
+	}
 }
