@@ -99,10 +99,11 @@ func (r *running) await(t testing.TB) {
 	})
 }
 
-// eventually waits for a condition.
+// eventually waits for a condition. A large zone takes its time to be loaded with
+// the race detector while other packages are tested.
 func eventually(t testing.TB, condition func() error) {
 	t.Helper()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(20 * time.Second)
 	again := time.NewTicker(time.Millisecond)
 	defer again.Stop()
 	for {
