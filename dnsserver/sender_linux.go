@@ -23,22 +23,32 @@ var segmentSpace = unix.CmsgSpace(2)
 // A sender sends responses, many with one system call. It is made once for each
 // socket; nothing in it moves, since the headers hold addresses of the rest.
 //
-// Responses that follow each other, go to one client and have one length, the
-// last of them at most that, are one message: the kernel finds the way for it
-// once and cuts it into datagrams then (UDP_SEGMENT, udp(7)). Who asks much from
-// few ports, as a forwarder does, is answered at a lower cost.
+// Responses to one client that have one length, the last of them at most that,
+// are one message: the kernel finds the way for it once and cuts it into
+// datagrams then (UDP_SEGMENT, udp(7)). Who asks much from few ports, as a
+// forwarder does, is answered at a lower cost.
 type sender struct {
 	fd   int
 	cuts bool // the system cuts messages for this socket
 
 	responses [batchSize][responseSlot]byte
 	parts     [batchSize]unix.Iovec // one for each response
+	of        [batchSize]uint8      // the message that each response belongs to
 	waiting   int                   // of them, how many are to be sent
 
-	messages [batchSize]mmsghdr
-	count    int // of them, how many those are
+	messages [batchSize]mmsghdr // before send, Iov is the first part
+	whole    [batchSize]bool    // nothing can follow in that message
+	count    int                // of them, how many those are
 	control  [batchSize][controlLen + 32]byte
+	gathered [batchSize]unix.Iovec // parts, those of a message together
+
+	// latest is, for some clients each, which message went to one of them last,
+	// maybe of an earlier batch: no more than a guess where to look.
+	latest [clientPlaces]uint8
 }
+
+// clientPlaces is how many clients a sender tells apart at most.
+const clientPlaces = 64
 
 // start makes s the sender of a socket.
 func (s *sender) start(fd int) {
@@ -55,40 +65,42 @@ func (s *sender) add(response []byte, to *unix.RawSockaddrInet6, size uint32, so
 	part := &s.parts[s.waiting]
 	part.Base = &response[0]
 	part.SetLen(len(response))
-	if s.continues(part, to, source) {
-		last := &s.messages[s.count-1]
-		last.SetIovlen(int(last.Iovlen) + 1)
-		s.waiting++
-		return
+	latest := &s.latest[(to.Port>>8^to.Port)%clientPlaces] // one half of a port is as good as the other
+	if !s.continues(int(*latest), part, to, source) {
+		*latest = uint8(s.count)
+		m := &s.messages[s.count]
+		m.Name, m.Namelen = (*byte)(unsafe.Pointer(to)), size
+		m.Iov = part
+		m.SetIovlen(1)
+		m.Control = unsafe.SliceData(source)
+		m.SetControllen(len(source))
+		s.whole[s.count] = false
+		s.count++
 	}
-	m := &s.messages[s.count]
-	m.Name, m.Namelen = (*byte)(unsafe.Pointer(to)), size
-	m.Iov = part
-	m.SetIovlen(1)
-	m.Control = unsafe.SliceData(source)
-	m.SetControllen(len(source))
-	s.count++
+	s.of[s.waiting] = *latest
 	s.waiting++
 }
 
-// continues reports whether a response can be the next of the last message.
-func (s *sender) continues(part *unix.Iovec, to *unix.RawSockaddrInet6, source []byte) bool {
-	if !s.cuts || s.count == 0 {
+// continues adds a part to a message, if it can be the next of that.
+func (s *sender) continues(at int, part *unix.Iovec, to *unix.RawSockaddrInet6, source []byte) bool {
+	if at >= s.count || !s.cuts || s.whole[at] {
 		return false
 	}
-	m := &s.messages[s.count-1]
+	m := &s.messages[at]
 	other := (*unix.RawSockaddrInet6)(unsafe.Pointer(m.Name))
-	return to.Port == other.Port && *to == *other &&
-		part.Len <= m.Iov.Len && s.parts[s.waiting-1].Len == m.Iov.Len && // only the last may be shorter
-		bytes.Equal(source, unsafe.Slice(m.Control, int(m.Controllen)))
+	if to.Port != other.Port || *to != *other || part.Len > m.Iov.Len ||
+		!bytes.Equal(source, unsafe.Slice(m.Control, int(m.Controllen))) {
+		return false
+	}
+	s.whole[at] = part.Len < m.Iov.Len // only the last may be shorter
+	m.SetIovlen(int(m.Iovlen) + 1)
+	return true
 }
 
 // send sends the responses and returns how many the system did not take.
 func (s *sender) send() (failed int) {
-	for i := range s.messages[:s.count] {
-		if m := &s.messages[i]; m.Iovlen > 1 {
-			s.cut(m, &s.control[i])
-		}
+	if s.waiting > s.count {
+		s.gather()
 	}
 	patient := true
 	for at := 0; at < s.count; {
@@ -110,6 +122,26 @@ func (s *sender) send() (failed int) {
 	}
 	s.waiting, s.count = 0, 0
 	return failed
+}
+
+// gather puts the parts of each message behind each other, and has the system
+// cut those of several.
+func (s *sender) gather() {
+	var next [batchSize]uint8
+	at := uint8(0)
+	for i := range s.messages[:s.count] {
+		m := &s.messages[i]
+		if m.Iovlen > 1 {
+			s.cut(m, &s.control[i])
+		}
+		m.Iov = &s.gathered[at]
+		next[i] = at
+		at += uint8(m.Iovlen)
+	}
+	for i, message := range s.of[:s.waiting] {
+		s.gathered[next[message]] = s.parts[i]
+		next[message]++
+	}
 }
 
 // try sends the first messages and returns how many, at least one without an

@@ -10,6 +10,10 @@ const warmFrom = 8192
 // so shortly ago is in the cache still.
 const recentPlaces = 4096
 
+// Where three of four in a batch were asked of late, so many batches are not
+// looked at: where the questions are few, looking costs more than it can save.
+const warmRest = 15
+
 // A warming fetches what the answers to a batch lie in: one after the other, each
 // answer would wait for memory four times, and meanwhile nothing is done.
 // Here each way is taken for all packets, and the processor waits for all of them
@@ -22,16 +26,25 @@ type warming struct {
 		node  *node
 	}
 	recent [recentPlaces]uint32 // of the questions of late, some bits of their hash
+	rest   int                  // how many batches are not looked at from now on
 	sink   byte                 // of what is read for nothing else, lest the compiler leaves it out
 }
 
 // warm does that for what was received last. It uses the query of r.
 func (b *batch) warm(r *responder, s *snapshot) {
 	w := &b.warming
-	count := 0
+	if w.rest > 0 {
+		w.rest--
+		return
+	}
+	count, late := 0, 0
 	for i := range b.received {
 		packet := b.queries[i][:min(b.in[i].size, maxQuery)]
-		if len(packet) < headerLen || w.askedOfLate(packet[headerLen:]) {
+		if len(packet) < headerLen {
+			continue
+		}
+		if w.askedOfLate(packet[headerLen:]) {
+			late++
 			continue
 		}
 		if _, ok := r.readQuestion(packet); !ok {
@@ -42,6 +55,9 @@ func (b *batch) warm(r *responder, s *snapshot) {
 			a.nodes, a.hash = z.nodes, r.hashes[0]
 			count++
 		}
+	}
+	if 4*late >= 3*b.received {
+		w.rest = warmRest
 	}
 	asked := w.asked[:count]
 	for i := range asked {

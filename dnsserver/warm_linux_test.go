@@ -33,3 +33,32 @@ func TestWarm(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestWarmRests: where the same is asked again and again, most batches are answered
+// without a look ahead, and it begins again after some time.
+func TestWarmRests(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(example(t))
+	snap := h.snapshot.Load()
+	ask := func(b *batch, name string) {
+		packet := must(question(t, name+" A").Pack())
+		for i := range b.in {
+			b.in[i].size = uint32(copy(b.queries[i][:], packet))
+		}
+	}
+	b := newBatch(-1, false)
+	ask(b, "www.example.com")
+	b.warm(&h.r, snap)
+	b.warming.asked[0].node = nil
+	ask(b, "other.example.com")
+	for range warmRest {
+		b.warm(&h.r, snap)
+	}
+	if b.warming.asked[0].nodes == nil || b.warming.asked[0].hash == hashName(mustName(t, "other.example.com")) {
+		t.Error("it does not rest")
+	}
+	b.warm(&h.r, snap)
+	if b.warming.asked[0].hash != hashName(mustName(t, "other.example.com")) {
+		t.Error("it rests forever")
+	}
+}
