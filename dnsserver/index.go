@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"iter"
 	"math/bits"
-	"slices"
+	"unsafe"
 )
 
 const (
@@ -117,23 +117,26 @@ func lowerWord(w uint64) uint64 {
 // A table finds what belongs to a name. Its zero value and nil are empty. Whoever
 // reads it sees no change: set is for its maker.
 //
-// To find a name takes one way to memory for the slots and one for the entry, and
-// those of the slots depend on nothing but the hash: see batch.warm. Slots
-// hold no pointers, which spares the garbage collector a look.
+// To find a name takes one way to memory, which depends on nothing but the hash,
+// and one to compare the name: see batch.warm.
 type table[V any] struct {
-	slots   []uint64 // half of a hash, and the place in entries, from 1 on; 0: free
-	entries []tableEntry[V]
+	slots []tableSlot[V] // half of them free, so that a search ends soon
+	count int
 }
 
-type tableEntry[V any] struct {
-	owner name
+// A tableSlot has a name and what belongs to it.
+type tableSlot[V any] struct {
+	first *byte  // of the name; nil: the slot is free
+	tag   uint64 // see tagOf
 	value V
 }
 
-const (
-	slotBits = 32 // of a slot say where, the others whose
-	slotMask = 1<<slotBits - 1
-)
+// tagOf tells names apart that may be in the same slot: by their hash and, the
+// lowest octet, their length.
+func tagOf(hash uint64, length int) uint64 { return hash<<8 | uint64(length) }
+
+// owner is the name in a slot that is not free.
+func (s *tableSlot[V]) owner() name { return name(unsafe.String(s.first, s.tag&0xff)) }
 
 // find returns what belongs to the name with that hash, the zero value if there is
 // nothing.
@@ -141,34 +144,37 @@ func (t *table[V]) find(hash uint64, wire []byte) (v V) {
 	if t == nil || len(t.slots) == 0 {
 		return v
 	}
-	for at := t.first(hash); ; at = t.next(at) {
-		slot := t.slots[at]
-		if slot == 0 {
+	tag := tagOf(hash, len(wire))
+	for at := t.place(hash); ; at = t.next(at) {
+		s := &t.slots[at]
+		if s.first == nil {
 			return v
 		}
-		if (slot^hash<<slotBits)>>slotBits == 0 {
-			if e := &t.entries[slot&slotMask-1]; e.owner == name(wire) {
-				return e.value
-			}
+		if s.tag == tag && s.owner() == name(wire) {
+			return s.value
 		}
 	}
 }
 
-// guess is the place in entries, from 1 on, of what find would compare with the
-// name of that hash first; 0: nothing. It does not look at the name.
-func (t *table[V]) guess(hash uint64) uint64 {
+// guess is the slot that find would compare with a name of that hash and length,
+// nil if there is none. It does not look at the name.
+func (t *table[V]) guess(hash uint64, length int) *tableSlot[V] {
 	if t == nil || len(t.slots) == 0 {
-		return 0
+		return nil
 	}
-	at := t.first(hash)
-	for t.slots[at] != 0 && t.slots[at]>>slotBits != hash&slotMask {
-		at = t.next(at)
+	tag := tagOf(hash, length)
+	for at := t.place(hash); ; at = t.next(at) {
+		switch s := &t.slots[at]; {
+		case s.first == nil:
+			return nil
+		case s.tag == tag:
+			return s
+		}
 	}
-	return t.slots[at] & slotMask
 }
 
-// first is the slot of a hash, if that is not taken by another name.
-func (t *table[V]) first(hash uint64) uint64 {
+// place is the slot of a hash, if that is not taken by another name.
+func (t *table[V]) place(hash uint64) uint64 {
 	at, _ := bits.Mul64(hash, uint64(len(t.slots)))
 	return at
 }
@@ -182,65 +188,59 @@ func (t *table[V]) next(at uint64) uint64 {
 
 // get is find for a name whose hash is not known.
 func (t *table[V]) get(owner name) (v V) {
-	if i := t.at(owner); i >= 0 {
-		return t.entries[i].value
+	if t == nil || len(t.slots) == 0 || len(owner) > maxName { // there is no such name
+		return v
+	}
+	if s := &t.slots[t.search(hashName(owner), owner)]; s.first != nil {
+		v = s.value
 	}
 	return v
 }
 
-// at is the place of a name in entries, -1 if it has none.
-func (t *table[V]) at(owner name) int {
-	if t == nil || len(t.slots) == 0 || len(owner) > maxName { // there is no such name
-		return -1
-	}
-	hash := hashName(owner)
-	for at := t.first(hash); t.slots[at] != 0; at = t.next(at) {
-		slot := t.slots[at]
-		if i := int(slot&slotMask) - 1; slot>>slotBits == hash&slotMask && t.entries[i].owner == owner {
-			return i
-		}
-	}
-	return -1
-}
-
-// set puts v in the place of what belongs to owner.
-func (t *table[V]) set(owner name, v V) {
-	if i := t.at(owner); i >= 0 {
-		t.entries[i].value = v
-		return
-	}
-	if 4*(len(t.entries)+1) > 3*len(t.slots) {
-		t.resize(2*len(t.entries) + 4)
-	}
-	t.entries = append(t.entries, tableEntry[V]{owner, v})
-	t.occupy(hashName(owner), uint64(len(t.entries)))
-}
-
-func (t *table[V]) occupy(hash, place uint64) {
-	at := t.first(hash)
-	for t.slots[at] != 0 {
+// search is the slot of the name with that hash, or the free one where it
+// belongs. The table has slots.
+func (t *table[V]) search(hash uint64, owner name) uint64 {
+	tag := tagOf(hash, len(owner))
+	at := t.place(hash)
+	for s := &t.slots[at]; s.first != nil && (s.tag != tag || s.owner() != owner); s = &t.slots[at] {
 		at = t.next(at)
 	}
-	t.slots[at] = hash<<slotBits | place
+	return at
+}
+
+// set puts v in the place of what belongs to owner, which is a whole name.
+func (t *table[V]) set(owner name, v V) {
+	hash := hashName(owner)
+	if len(t.slots) > 0 {
+		if s := &t.slots[t.search(hash, owner)]; s.first != nil {
+			s.value = v
+			return
+		}
+	}
+	if 3*(t.count+1) > 2*len(t.slots) {
+		t.resize(2*t.count + 4)
+	}
+	t.slots[t.search(hash, owner)] = tableSlot[V]{unsafe.StringData(string(owner)), tagOf(hash, len(owner)), v}
+	t.count++
 }
 
 // resize makes room for that many names.
 func (t *table[V]) resize(names int) {
-	t.slots = make([]uint64, names+names/2+1) // one is always free, where a search ends
-	for i, e := range t.entries {
-		t.occupy(hashName(e.owner), uint64(i+1))
+	old := t.slots
+	t.slots = make([]tableSlot[V], 2*names+1) // one is always free, where a search ends
+	for i := range old {
+		if s := &old[i]; s.first != nil {
+			t.slots[t.search(hashName(s.owner()), s.owner())] = *s
+		}
 	}
 }
 
 // fit takes no more memory than is needed for a table that is whole.
-func (t *table[V]) fit() {
-	t.entries = slices.Clone(t.entries)
-	t.resize(len(t.entries))
-}
+func (t *table[V]) fit() { t.resize(t.count) }
 
 // newTable makes a table with room for that many names.
 func newTable[V any](names int) *table[V] {
-	t := &table[V]{entries: make([]tableEntry[V], 0, names)}
+	t := new(table[V])
 	t.resize(names)
 	return t
 }
@@ -249,24 +249,25 @@ func (t *table[V]) len() int {
 	if t == nil {
 		return 0
 	}
-	return len(t.entries)
+	return t.count
 }
 
-// all returns everything in the order in which it came.
+// all returns everything, in an order that is the same for the same names set in
+// the same order. Meanwhile, other values may be set for names that are there.
 func (t *table[V]) all() iter.Seq2[name, V] {
 	return func(yield func(name, V) bool) {
 		if t == nil {
 			return
 		}
-		for i := 0; i < len(t.entries); i++ { // as long as it is now
-			if e := &t.entries[i]; !yield(e.owner, e.value) {
+		for i := range t.slots {
+			if s := &t.slots[i]; s.first != nil && !yield(s.owner(), s.value) {
 				return
 			}
 		}
 	}
 }
 
-// names returns the names of t in the order in which they came.
+// names returns the names of t in the order of all.
 func (t *table[V]) names() iter.Seq[name] {
 	return func(yield func(name) bool) {
 		for owner := range t.all() {

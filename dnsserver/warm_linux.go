@@ -15,15 +15,15 @@ const recentPlaces = 4096
 const warmRest = 15
 
 // A warming fetches what the answers to a batch lie in: one after the other, each
-// answer would wait for memory four times, and meanwhile nothing is done.
+// answer would wait for memory three times, and meanwhile nothing is done.
 // Here each way is taken for all packets, and the processor waits for all of them
 // together. Nothing of it is an answer yet, and no packet is judged.
 type warming struct {
 	asked [batchSize]struct {
-		nodes *table[*node]
-		hash  uint64
-		place uint64 // in the entries of nodes, from 1 on; 0: not there
-		node  *node
+		nodes  *table[*node]
+		hash   uint64
+		length int
+		node   *node // nil: not there
 	}
 	recent [recentPlaces]uint32 // of the questions of late, some bits of their hash
 	rest   int                  // how many batches are not looked at from now on
@@ -52,7 +52,7 @@ func (b *batch) warm(r *responder, s *snapshot) {
 		}
 		if z, _ := s.zoneOf(&r.query); z != nil {
 			a := &w.asked[count]
-			a.nodes, a.hash = z.nodes, r.hashes[0]
+			a.nodes, a.hash, a.length = z.nodes, r.hashes[0], r.nameLen
 			count++
 		}
 	}
@@ -62,15 +62,10 @@ func (b *batch) warm(r *responder, s *snapshot) {
 	asked := w.asked[:count]
 	for i := range asked {
 		a := &asked[i]
-		a.place = a.nodes.guess(a.hash)
-	}
-	for i := range asked {
-		if a := &asked[i]; a.place > 0 {
-			e := &a.nodes.entries[a.place-1]
-			a.node = e.value
-			w.sink += e.owner[0]
-		} else {
-			a.node = nil
+		a.node = nil
+		if slot := a.nodes.guess(a.hash, a.length); slot != nil {
+			a.node = slot.value
+			w.sink += *slot.first
 		}
 	}
 	for i := range asked {
