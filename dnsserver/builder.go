@@ -1,6 +1,7 @@
 package dnsserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -23,9 +24,14 @@ type builder struct {
 
 	rings    rings             // of the newest Table
 	renewals map[name]*renewal // in progress, by zone
-	renewing sync.WaitGroup    // the goroutines of these
-	failed   map[string]bool   // zones whose newest state could not be signed
-	cache    signatureCache
+	renewing sync.WaitGroup    // the goroutines of these, and of what follows
+
+	preparations map[name]*preparation // in progress, by zone
+	turn         sync.Mutex            // of what is being prepared
+	now          *loading              // nil: nobody waits
+
+	failed map[string]bool // zones whose newest state could not be signed
+	cache  signatureCache
 }
 
 // build makes the snapshot of a Table and puts it in the place of the one
@@ -45,6 +51,7 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 		trustECS:   t.DNS.TrustECS,
 		roll:       roll,
 		keys:       before.keys,
+		pending:    make(map[name]bool),
 		transfers:  make(map[name]*pool.Transfer, len(t.DNS.Zones)),
 	}
 	if !slices.Equal(b.keys, t.DNS.Keys) {
@@ -53,28 +60,38 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 	loaded := make(map[*pool.Zone]*static, len(t.DNS.Zones))
 	fresh := false
 	for _, conf := range t.DNS.Zones {
-		st := b.static(conf, before)
-		if st == nil {
+		apex, err := parseName(conf.Name)
+		if err != nil {
+			b.log.Error("zone cannot be served", "zone", conf.Name, "err", err)
 			continue
 		}
-		loaded[conf] = st
-		was := before.zones.get(st.apex)
-		z := b.zone(ctx, conf, st, services[conf], was, t.Generation)
+		was := before.zones.get(apex)
+		z := b.next(ctx, conf, apex, services[conf], was, t.Generation, loaded)
 		if z == nil {
+			if b.preparations[apex] != nil {
+				next.pending[apex] = true
+			}
 			continue
 		}
 		if was != nil && z != was && len(conf.Transfer.Allow) > 0 {
 			z.history = was.history.add(compare(was, z))
 		}
-		next.transfers[st.apex] = &conf.Transfer
+		next.transfers[apex] = &conf.Transfer
 		fresh = fresh || was == nil
-		next.zones.set(st.apex, z)
+		next.zones.set(apex, z)
 		next.sorted = append(next.sorted, z)
 		next.names += z.nodes.len() + z.live.len()
-		next.maxLabels = max(next.maxLabels, st.apexLabels)
+		next.maxLabels = max(next.maxLabels, z.apexLabels)
 	}
 	b.loaded = loaded
 	maps.DeleteFunc(b.rings, func(conf *pool.Zone, _ ringState) bool { return loaded[conf] == nil })
+	maps.DeleteFunc(b.preparations, func(apex name, p *preparation) bool {
+		if slices.ContainsFunc(t.DNS.Zones, func(conf *pool.Zone) bool { return conf == p.conf }) {
+			return false
+		}
+		p.cancel() // it is no longer asked for
+		return true
+	})
 	maps.DeleteFunc(b.failed, func(zone string, _ bool) bool {
 		return !slices.ContainsFunc(t.DNS.Zones, func(conf *pool.Zone) bool { return conf.Name == zone })
 	})
@@ -91,22 +108,59 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 	}
 }
 
+// next returns what is served of a zone from now on, nil if nothing can be. What
+// was loaded for it is noted in loaded.
+func (b *builder) next(ctx context.Context, conf *pool.Zone, apex name, services map[name]*live, was *zone, generation uint64,
+	loaded map[*pool.Zone]*static,
+) *zone {
+	p := b.preparation(ctx, conf, apex, services, was)
+	if p != nil && !p.done {
+		if was == nil {
+			return nil
+		}
+		// Its records and keys are those it had; its services are followed.
+		return b.zone(ctx, was.static, was.ring(), services, was, generation, nil)
+	}
+	if b.snapshot.Load().generation == 0 {
+		b.now = b.loadings.begin(conf)
+		defer func() {
+			b.now.end()
+			b.now = nil
+		}()
+	}
+	st := b.static(conf, p, was)
+	loaded[conf] = st
+	ring, ok := b.ring(ctx, conf, apex, was)
+	if !ok {
+		return nil
+	}
+	var signed *zone
+	if p != nil {
+		signed = p.zone
+	}
+	z := b.zone(ctx, st, ring, services, was, generation, signed)
+	if z != nil && p != nil {
+		delete(b.preparations, apex)
+	}
+	return z
+}
+
 // static returns the static part of a zone. It is loaded only where the zone
-// has changed since the Table before.
-func (b *builder) static(conf *pool.Zone, before *snapshot) *static {
+// has changed since the Table before, and has not been prepared.
+func (b *builder) static(conf *pool.Zone, p *preparation, was *zone) *static {
 	if st := b.loaded[conf]; st != nil {
 		return st
 	}
-	apex, err := parseName(conf.Name)
-	if err != nil {
-		b.log.Error("zone cannot be served", "zone", conf.Name, "err", err)
-		return nil
-	}
-	was := before.zones.get(apex)
 	if was != nil && was.hash == hashZone(conf) {
 		return was.static
 	}
-	st, findings := loadZone(conf)
+	var st *static
+	var findings []finding
+	if p != nil {
+		st, findings = p.static, p.findings
+	} else {
+		st, findings = loadZone(conf)
+	}
 	broken := false
 	for _, f := range findings {
 		e := f.of(conf)
@@ -127,28 +181,31 @@ func (b *builder) static(conf *pool.Zone, before *snapshot) *static {
 	return st
 }
 
-// zone returns the zone of a static part and services: the one before, if
-// every answer is the same or what is new cannot be signed; nil if there was none.
-func (b *builder) zone(ctx context.Context, conf *pool.Zone, st *static, services map[name]*live, was *zone, generation uint64) *zone {
-	want, ok := b.keyring(conf, st.apex, was, time.Now())
-	var before *keyring
-	if was != nil && was.signed != nil {
-		before = was.signed.ring
-	}
+// ring returns the keyring to sign a zone with now, nil where it is not signed.
+// It reports false where the zone cannot be served.
+func (b *builder) ring(ctx context.Context, conf *pool.Zone, apex name, was *zone) (*keyring, bool) {
+	want, ok := b.keyring(conf, apex, was, time.Now())
 	if !ok {
 		if was == nil {
 			b.signingFailed(conf.Name, errKeys)
-			return nil
+			return nil, false
 		}
-		want = before // the keys it had
+		want = was.ring() // the keys it had
 	}
-	ring := b.ringFor(ctx, want, was)
+	return b.ringFor(ctx, want, was), true
+}
+
+// zone returns the zone of a static part, keys and services: the one before, if
+// every answer is the same or what is new cannot be signed; nil if there was none.
+// Its signatures are taken from prepared, where there is one.
+func (b *builder) zone(ctx context.Context, st *static, ring *keyring, services map[name]*live, was *zone, generation uint64, prepared *zone) *zone {
+	before := was.ring()
 	r := b.renewals[st.apex]
 	var reuse *table[*node]
 	if was != nil && was.static == st && (ring == nil) == (before == nil) {
 		if sameServices(services, was.live) && ring.equal(before) && (r == nil || r.ready == nil) {
 			if ring == nil || !was.signed.due(time.Now()) {
-				delete(b.failed, conf.Name)
+				delete(b.failed, st.conf.Name)
 			}
 			return was
 		}
@@ -159,7 +216,7 @@ func (b *builder) zone(ctx context.Context, conf *pool.Zone, st *static, service
 	if was != nil {
 		z.counts = was.counts
 		z.number(b.serials.advance(zone, was.serial, st.fileSerial()))
-		if ring != nil && !b.sign(ctx, z, was, ring) {
+		if ring != nil && !b.sign(ctx, z, cmp.Or(prepared, was), ring) {
 			return was
 		}
 		what := "answers changed"
@@ -180,7 +237,7 @@ func (b *builder) zone(ctx context.Context, conf *pool.Zone, st *static, service
 			content = "" // its signatures differ
 		}
 		z.number(b.serials.begin(zone, content, st.fileSerial(), time.Now()))
-		if ring != nil && !b.sign(ctx, z, nil, ring) {
+		if ring != nil && !b.sign(ctx, z, prepared, ring) {
 			return nil
 		}
 		b.log.Info("zone is served", "zone", zone, "serial", z.serial, "names", z.owners(), "records", st.resources)
@@ -225,6 +282,14 @@ func (z *zone) content() string {
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// ring is what the zone is signed with, nil if it is not or is nil.
+func (z *zone) ring() *keyring {
+	if z == nil || z.signed == nil {
+		return nil
+	}
+	return z.signed.ring
 }
 
 // end keeps the serials of what was served last.

@@ -36,8 +36,8 @@ func (b *builder) keyring(conf *pool.Zone, apex name, was *zone, now time.Time) 
 	var before *keyring
 	if known && !s.wrong {
 		before = s.ring
-	} else if was != nil && was.signed != nil {
-		before = was.signed.ring
+	} else if before = was.ring(); before == nil && b.preparations[apex] != nil {
+		before = b.preparations[apex].ring
 	}
 	ring, findings := newKeyring(apex, &conf.DNSSEC, before, now)
 	for _, f := range findings {
@@ -120,7 +120,8 @@ func (b *builder) look(ctx context.Context, now time.Time) {
 
 // sign signs z, which follows was, and reports whether it may be published.
 func (b *builder) sign(ctx context.Context, z, was *zone, ring *keyring) bool {
-	g := &zoneSigner{zone: z, ring: ring, was: was, cache: &b.cache, now: time.Now()}
+	g := &zoneSigner{zone: z, ring: ring, was: was, cache: &b.cache, now: time.Now(),
+		processors: allProcessors(), progress: b.now}
 	if r := b.renewals[z.apex]; r != nil && r.ring.signers == ring.signers {
 		g.ready = r.ready
 	}

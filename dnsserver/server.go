@@ -37,6 +37,10 @@ type Options struct {
 	// not spread packets over several, there is one.
 	Sockets int
 
+	// Prepared are zones of the first Table that are loaded and signed already;
+	// nil: none.
+	Prepared *Prepared
+
 	// Inherited returns the sockets that the process before this one has
 	// opened for an address, as [Server.Sockets] named them there, once. They
 	// belong to the caller. nil: there was none.
@@ -52,10 +56,12 @@ type Server struct {
 	sockets   int // UDP sockets of an address
 	loops     int // for the TCP connections of an address; 0: each has a goroutine
 	inherited func(network, address string) []int
+	prepared  *Prepared           // nil: nothing was
 	requests  chan func(*builder) // to the goroutine of Run
 	ended     chan struct{}       // Run has returned
 
 	snapshot  atomic.Pointer[snapshot] // never nil
+	loadings  loadings
 	handedOut handedOut
 	limiter   *limiter
 
@@ -92,6 +98,7 @@ func New(o Options) *Server {
 		store:     o.Store,
 		log:       o.Log,
 		inherited: o.Inherited,
+		prepared:  o.Prepared,
 		requests:  make(chan func(*builder)),
 		ended:     make(chan struct{}),
 		limiter:   newLimiter(),
@@ -122,6 +129,7 @@ func New(o Options) *Server {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.snapshot.Store(&snapshot{})
+	s.loadings.log = s.log
 	if o.Registerer != nil {
 		if err := o.Registerer.Register(newMetrics(s)); err != nil {
 			s.log.Error("metrics of the DNS server are missing", "err", err)
@@ -140,6 +148,10 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stop()
 	s.handedOut.restore(s.store, s.log)
 	b := &builder{Server: s, serials: newSerials(s.store, s.log)}
+	if s.prepared != nil {
+		b.preparations = s.prepared.zones
+		s.prepared = nil // the zones change, and these would be kept
+	}
 	sockets := &sockets{server: s}
 	watchers := &watchers{server: s}
 	notifier := newNotifier(s.log, exchangeNotify)
@@ -180,16 +192,24 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // Serving returns nil if every zone of the newest Table is answered and every
-// listener of it is open, else an error that says which is not and why.
+// listener of it is open, else an error that says which is not and why. It is
+// an ErrLoading before the first snapshot. A large zone that is new later counts
+// when it is loaded.
 func (s *Server) Serving() error {
 	t := s.table.Load()
 	snap := s.snapshot.Load()
-	if t.Generation == 0 || snap.generation == 0 {
+	if t.Generation == 0 {
 		return errors.New("dns: there is no table of services yet")
+	}
+	if snap.generation == 0 {
+		if l := s.loadings.newest.Load(); l != nil {
+			return fmt.Errorf("dns: %w: %s: %s", ErrLoading, l.zone, l.stage())
+		}
+		return fmt.Errorf("dns: %w", ErrLoading)
 	}
 	var all []error
 	for _, z := range t.DNS.Zones {
-		if apex, err := parseName(z.Name); err != nil || snap.zones.get(apex) == nil {
+		if apex, err := parseName(z.Name); err != nil || snap.zones.get(apex) == nil && !snap.pending[apex] {
 			all = append(all, fmt.Errorf("dns zone %s is not loaded", z.Name))
 		}
 	}

@@ -77,6 +77,9 @@ type zoneSigner struct {
 	cache *signatureCache // of services, for states that come back
 	now   time.Time
 
+	processors int      // that make signatures
+	progress   *loading // nil: nobody waits
+
 	jobs  []job
 	span  span
 	taken int
@@ -301,16 +304,18 @@ func typeBitmap(types []uint16) []byte {
 	return out
 }
 
-// work makes the signatures that are missing, on all processors.
+// work makes the signatures that are missing.
 func (g *zoneSigner) work(ctx context.Context) error {
 	sign := func(j job) error {
 		sig, err := g.ring.sign(j.owner, j.set, g.now)
 		if err == nil {
 			j.set.sig = sig
+			g.progress.signed()
 		}
 		return err
 	}
-	if err := inParallel(ctx, g.jobs, sign); err != nil {
+	g.progress.expect(len(g.jobs))
+	if err := inParallel(ctx, g.processors, g.jobs, sign); err != nil {
 		return err
 	}
 	for _, j := range g.jobs {
@@ -321,8 +326,9 @@ func (g *zoneSigner) work(ctx context.Context) error {
 	return nil
 }
 
-// inParallel calls do for each item, on all processors, up to the first error.
-func inParallel[T any](ctx context.Context, items []T, do func(T) error) error {
+// inParallel calls do for each item, on that many processors, up to the first
+// error. After each, others have their turn: queries wait for that long at most.
+func inParallel[T any](ctx context.Context, processors int, items []T, do func(T) error) error {
 	var (
 		next   atomic.Int64
 		wg     sync.WaitGroup
@@ -345,10 +351,11 @@ func inParallel[T any](ctx context.Context, items []T, do func(T) error) error {
 				failed = errors.Join(failed, err)
 				mu.Unlock()
 			}
+			runtime.Gosched()
 		}
 	}
 	if len(items) > 8 { // for a few it does not pay
-		for range runtime.GOMAXPROCS(0) - 1 {
+		for range processors - 1 {
 			wg.Go(each)
 		}
 	}
@@ -356,6 +363,12 @@ func inParallel[T any](ctx context.Context, items []T, do func(T) error) error {
 	wg.Wait()
 	return failed
 }
+
+// allProcessors is for what somebody waits for.
+func allProcessors() int { return runtime.GOMAXPROCS(0) }
+
+// someProcessors is for what is done beside the answering of queries.
+func someProcessors() int { return max(1, runtime.NumCPU()/2) }
 
 // signSOA signs the SOA. With a lower TTL, in negative answers, it has the same
 // signature.
@@ -437,7 +450,7 @@ func (z *zone) renewals(ctx context.Context, ring *keyring, now time.Time) (map[
 	}
 	var mu sync.Mutex
 	ready := make(map[setID]*signature, len(jobs))
-	err := inParallel(ctx, jobs, func(j job) error {
+	err := inParallel(ctx, someProcessors(), jobs, func(j job) error {
 		sig, err := ring.sign(j.owner, j.set, now)
 		if err == nil {
 			mu.Lock()

@@ -23,6 +23,8 @@ type snapshot struct {
 	trustECS   []netip.Prefix // empty: all
 	roll       *roll          // nil: there was no Table
 
+	pending map[name]bool // new zones that are being prepared
+
 	keys      tsigKeys
 	transfers map[name]*pool.Transfer // of every zone
 }

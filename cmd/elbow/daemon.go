@@ -139,6 +139,7 @@ func newDaemon(cfg *config.Config, s settings) (*elbow, error) {
 		Log:        e.log,
 		Registerer: e.registry,
 		Inherited:  e.inherited("dns"),
+		Prepared:   s.upgrade.prepared,
 		Sockets:    s.loops,
 		Version:    "elbow " + readBuild().version,
 		Stdout:     s.stdout,
@@ -229,9 +230,16 @@ func (e *elbow) run(ctx context.Context) error {
 	return err
 }
 
-// bindPatience is how long listeners may take to open after the first table:
-// an earlier elbow on the same ports may just be ending.
-const bindPatience = 5 * time.Second
+const (
+	// bindPatience is how long listeners may take to open after the first table and
+	// once the zones are loaded: an earlier elbow on the same ports may just be ending.
+	bindPatience = 5 * time.Second
+
+	// Large zones take as long as they take to be loaded and signed. Every
+	// extendEvery systemd is told that it is to wait that much longer.
+	extendEvery = 5 * time.Second
+	extendBy    = 30 * time.Second
+)
 
 // awaitServing waits for the first round of probes and for every listener and
 // zone, then declares the daemon ready.
@@ -241,7 +249,8 @@ func (e *elbow) awaitServing(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	deadline := time.Now().Add(bindPatience)
+	extended := time.Now()
+	deadline := extended.Add(bindPatience)
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
 	for {
@@ -249,7 +258,15 @@ func (e *elbow) awaitServing(ctx context.Context) error {
 		if err == nil {
 			break
 		}
-		if time.Now().After(deadline) {
+		now := time.Now()
+		if errors.Is(err, dnsserver.ErrLoading) {
+			deadline = now.Add(bindPatience)
+			if now.Sub(extended) > extendEvery {
+				notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", extendBy.Microseconds()))
+				extended = now
+			}
+		}
+		if now.After(deadline) {
 			return fmt.Errorf("not everything could be opened: %w", err)
 		}
 		select {
@@ -273,10 +290,13 @@ func (e *elbow) awaitServing(ctx context.Context) error {
 
 // readiness is what /readyz says.
 func (e *elbow) readiness() error {
-	if !e.serving.Load() {
-		return errors.New("starting: the first round of probes or a listener is not there yet")
+	if e.serving.Load() {
+		return nil
 	}
-	return nil
+	if err := e.names.Serving(); errors.Is(err, dnsserver.ErrLoading) {
+		return fmt.Errorf("starting: %w", err)
+	}
+	return errors.New("starting: the first round of probes or a listener is not there yet")
 }
 
 // notify tells systemd; without systemd it does nothing.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"haslohas.com/elbow/dnsserver"
 	"haslohas.com/elbow/handover"
 	"haslohas.com/elbow/proxy"
 )
@@ -72,6 +73,8 @@ output (log.connections in the file says otherwise).`,
 				return errSaid
 			}
 			if upgrade.predecessor != nil {
+				// From the state on, nothing changes before this process serves.
+				upgrade.prepared = dnsserver.Prepare(ctx, cfg.DNS.Zones, newLog(cfg.Log, cmd.ErrOrStderr()).With("pid", os.Getpid()))
 				if upgrade.inherited, err = upgrade.predecessor.Receive(ctx); err != nil {
 					return err
 				}

@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"haslohas.com/elbow/dnsserver"
 	"haslohas.com/elbow/handover"
 )
 
@@ -39,6 +40,7 @@ type upgrading struct {
 	program     *handover.Program     // nil: there are no upgrades
 	predecessor *handover.Predecessor // nil: this process was started by itself
 	inherited   *handover.Inheritance // from the predecessor
+	prepared    *dnsserver.Prepared   // the large zones; nil: none
 	signals     <-chan os.Signal      // SIGUSR2
 	start       time.Duration         // how long a new process may take until it serves
 	drain       time.Duration         // how long connections may go on after it does
@@ -193,7 +195,7 @@ func (u *upgrader) try(ctx context.Context) error {
 		return fmt.Errorf("starting the new process: %w", err)
 	}
 	preparing, cancel := context.WithTimeoutCause(ctx, u.start,
-		fmt.Errorf("the new process has not read its configuration within %s", u.start))
+		fmt.Errorf("the new process has not read its configuration within %s, large zones included (--upgrade-start-timeout)", u.start))
 	defer cancel()
 	err = next.Prepared(preparing)
 	if err == nil {
