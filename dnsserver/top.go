@@ -18,7 +18,7 @@ const (
 	topPlaces  = 256 // of each list in each period
 	topShown   = 20  // of each list
 
-	topEvery = 250 * time.Millisecond
+	topEvery = time.Second
 
 	// topRate is how many samples a second are enough. From twice as many on
 	// only one query in two is looked at, then one in four, and so on, so that
