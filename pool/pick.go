@@ -129,10 +129,16 @@ func (p *Pool) leastLoaded(r Request, load Load) int {
 }
 
 // lighter returns the one of a and b with fewer connections for its weight,
-// the one to come counted in.
+// the one to come counted in. Where neither has any, the draw decides, which
+// was by weight: else connections that come one by one would all go to the
+// heaviest.
 func (p *Pool) lighter(a, b int, now time.Time, load Load) int {
-	la := uint64(load.Active(a)+1) * p.weight(b, now)
-	lb := uint64(load.Active(b)+1) * p.weight(a, now)
+	ca, cb := load.Active(a), load.Active(b)
+	if ca == 0 && cb == 0 {
+		return a
+	}
+	la := uint64(ca+1) * p.weight(b, now)
+	lb := uint64(cb+1) * p.weight(a, now)
 	if lb < la {
 		return b
 	}

@@ -145,8 +145,14 @@ func TestWeights(t *testing.T) {
 
 // Without connections that last, leastconn spreads by weight alone.
 func TestLeastConnIdle(t *testing.T) {
-	p := newPool(pool.Service{}, many(5, "up")...)
-	wantShares(t, picks(t, p, 30_000, active{}, now), 0.06, 1, 1, 1, 1, 1)
+	for _, weights := range [][]float64{{1, 1, 1, 1, 1}, {3, 1}, {1, 2, 3}, {1, 1, 1, 7}} {
+		var backends []string
+		for _, w := range weights {
+			backends = append(backends, fmt.Sprintf("up weight=%v", w))
+		}
+		p := newPool(pool.Service{}, backends...)
+		wantShares(t, picks(t, p, 30_000, make(active, len(weights)), now), 0.06, weights...)
+	}
 }
 
 // Both draws are fair: the one backend that is busier than the others loses
