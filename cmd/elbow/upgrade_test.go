@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -522,6 +523,38 @@ func TestUpgradeChain(t *testing.T) {
 	s.eventually("the drain ends", func() bool { return strings.Count(s.belief(), "drained: safe to power off") == 2 })
 	if strings.Contains(s.log(), "from=unknown") && strings.Count(s.log(), "from=unknown") > 4 {
 		t.Error("a backend was unknown after an upgrade")
+	}
+}
+
+// What a large zone needs is done before the new process is given the state: from then
+// on it is waited for.
+func TestUpgradeLargeZone(t *testing.T) {
+	s := newSystem(t)
+	keys := filepath.Join(s.dir, "keys")
+	if out, err := exec.Command(s.program, "dnssec", "keygen", "--zone", "large.example", "--dir", keys).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	zone := new(strings.Builder)
+	fmt.Fprintln(zone, "@ NS ns1.public.haslohas.com.")
+	for i := range 500 {
+		fmt.Fprintf(zone, "text%d TXT %s\n", i, strings.Repeat("x", 200))
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "large.zone"), []byte(zone.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.configure(strings.Replace(s.config, "  zones:\n", fmt.Sprintf("  zones:\n    - {name: large.example, file: large.zone, dnssec: {keys: %s}}\n", keys), 1))
+	s.upgrade()
+	m := new(dns.Msg).SetQuestion("text499.large.example.", dns.TypeTXT)
+	m.SetEdns0(1232, true)
+	if m, err := dns.Exchange(m, s.dns); err != nil || len(m.Answer) != 2 {
+		t.Fatalf("%v, %v", m, err)
+	}
+	made := regexp.MustCompile(`signatures_total\{source="made",zone="large.example"\} (\d+)`).FindStringSubmatch(s.get("/metrics"))
+	if made == nil {
+		t.Fatal("the zone is not signed")
+	}
+	if n, err := strconv.Atoi(made[1]); err != nil || n > 50 {
+		t.Errorf("%d signatures were made while the old process waited, %v", n, err)
 	}
 }
 
