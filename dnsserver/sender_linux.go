@@ -65,7 +65,7 @@ func (s *sender) add(response []byte, to *unix.RawSockaddrInet6, size uint32, so
 	part := &s.parts[s.waiting]
 	part.Base = &response[0]
 	part.SetLen(len(response))
-	latest := &s.latest[(to.Port>>8^to.Port)%clientPlaces] // one half of a port is as good as the other
+	latest := &s.latest[clientPlace(to)]
 	if !s.continues(int(*latest), part, to, source) {
 		*latest = uint8(s.count)
 		m := &s.messages[s.count]
@@ -80,6 +80,10 @@ func (s *sender) add(response []byte, to *unix.RawSockaddrInet6, size uint32, so
 	s.of[s.waiting] = *latest
 	s.waiting++
 }
+
+// clientPlace is where latest has a client. One half of a port is as good as the
+// other.
+func clientPlace(to *unix.RawSockaddrInet6) uint16 { return (to.Port>>8 ^ to.Port) % clientPlaces }
 
 // continues adds a part to a message, if it can be the next of that.
 func (s *sender) continues(at int, part *unix.Iovec, to *unix.RawSockaddrInet6, source []byte) bool {
