@@ -176,6 +176,10 @@ func (u *upgrader) upgrade(ctx context.Context, why string) (taken bool) {
 	u.counts.Failed++
 	u.total.WithLabelValues("failed").Inc()
 	u.successful.Set(0)
+	if errors.Is(err, errEnding) { // systemd has been told, or is about to be
+		u.log.Warn("upgrade given up", "err", err)
+		return false
+	}
 	u.log.Error("upgrade failed, this process goes on as before", "err", err)
 	if u.e.serving.Load() {
 		notify(daemon.SdNotifyReady)
