@@ -66,15 +66,28 @@ func listenBoth(host string) (tcp net.Listener, udp net.PacketConn, err error) {
 	return nil, nil, err
 }
 
-// setFreePort sets $HOST and $PORT, an address that nobody else connects from.
+// freeAddresses returns n addresses that nobody uses just now, for TCP and UDP. All
+// differ, and nobody connects from them.
+func freeAddresses(n int) (addresses []string, err error) {
+	for range n {
+		tcp, udp, err := listenBoth("127.0.0.7")
+		if err != nil {
+			return nil, err
+		}
+		defer tcp.Close() // only when all are found: none twice
+		defer udp.Close()
+		addresses = append(addresses, tcp.Addr().String())
+	}
+	return addresses, nil
+}
+
+// setFreePort sets $HOST and $PORT, a free address.
 func setFreePort(env *testscript.Env) error {
-	tcp, udp, err := listenBoth("127.0.0.7")
+	addresses, err := freeAddresses(1)
 	if err != nil {
 		return err
 	}
-	defer tcp.Close()
-	defer udp.Close()
-	host, port, err := net.SplitHostPort(tcp.Addr().String())
+	host, port, err := net.SplitHostPort(addresses[0])
 	env.Setenv("HOST", host)
 	env.Setenv("PORT", port)
 	return err

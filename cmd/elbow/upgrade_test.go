@@ -95,7 +95,11 @@ func newSystem(t *testing.T, flags ...string) *system {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &system{t: t, dir: dir, program: filepath.Join(dir, "elbow"), web: freePort(t), echo: freePort(t), dns: freePort(t), admin: freePort(t)}
+	free, err := freeAddresses(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &system{t: t, dir: dir, program: filepath.Join(dir, "elbow"), web: free[0], echo: free[1], dns: free[2], admin: free[3]}
 	replace := []string{"ADMIN", s.admin, "DIR", dir, "DNS", s.dns, "WEB", s.web, "ECHO", s.echo, `"C"`, startEcho(t)}
 	for _, name := range []string{"A", "B"} {
 		b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "this is", name) }))
@@ -543,7 +547,10 @@ func TestUpgradeLargeZone(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.configure(strings.Replace(s.config, "  zones:\n", fmt.Sprintf("  zones:\n    - {name: large.example, file: large.zone, dnssec: {keys: %s}}\n", keys), 1))
+	before := s.main
 	s.upgrade()
+	// It answers from the same sockets, as it did before, until it has seen that it is not needed.
+	s.eventually("the process before ends", func() bool { return !s.lives(before) })
 	m := new(dns.Msg).SetQuestion("text499.large.example.", dns.TypeTXT)
 	m.SetEdns0(1232, true)
 	if m, err := dns.Exchange(m, s.dns); err != nil || len(m.Answer) != 2 {
@@ -708,22 +715,5 @@ func TestOldProcessSignals(t *testing.T) {
 	s.eventually("the old process ends", func() bool { return !s.lives(pid) })
 	if err := s.connect().ask(); err != nil {
 		t.Error(err)
-	}
-}
-
-// freePort returns an address that nobody uses just now, for TCP and UDP.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		u, err := net.ListenPacket("udp", l.Addr().String())
-		l.Close()
-		if err == nil {
-			u.Close()
-			return l.Addr().String()
-		}
 	}
 }
