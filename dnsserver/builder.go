@@ -44,68 +44,110 @@ func (b *builder) build(ctx context.Context, t *pool.Table) {
 	services := roll.services(t.Pools)
 	next := &snapshot{
 		generation: t.Generation,
-		zones:      newTable[*zone](len(t.DNS.Zones)),
 		limit:      newLimit(t.DNS.RateLimit),
 		cookies:    b.secrets.jar(b, t.DNS.Cookies, begun),
 		nsid:       t.DNS.NSID,
 		trustECS:   t.DNS.TrustECS,
 		roll:       roll,
 		keys:       before.keys,
-		pending:    make(map[name]bool),
-		transfers:  make(map[name]*pool.Transfer, len(t.DNS.Zones)),
 	}
 	if !slices.Equal(b.keys, t.DNS.Keys) {
 		b.keys, next.keys = t.DNS.Keys, newTSIGKeys(t.DNS.Keys)
 	}
-	loaded := make(map[*pool.Zone]*static, len(t.DNS.Zones))
 	fresh := false
-	for _, conf := range t.DNS.Zones {
-		apex, err := parseName(conf.Name)
-		if err != nil {
-			b.log.Error("zone cannot be served", "zone", conf.Name, "err", err)
-			continue
-		}
-		was := before.zones.get(apex)
-		z := b.next(ctx, conf, apex, services[conf], was, t.Generation, loaded)
-		if z == nil {
-			if b.preparations[apex] != nil {
-				next.pending[apex] = true
-			}
-			continue
-		}
-		if was != nil && z != was && len(conf.Transfer.Allow) > 0 {
-			z.history = was.history.add(compare(was, z))
-		}
-		next.transfers[apex] = &conf.Transfer
-		fresh = fresh || was == nil
-		next.zones.set(apex, z)
-		next.sorted = append(next.sorted, z)
-		next.names += z.nodes.len() + z.live.len()
-		next.maxLabels = max(next.maxLabels, z.apexLabels)
+	if b.settled(before, t) {
+		b.follow(ctx, before, next, services)
+	} else {
+		fresh = b.gather(ctx, before, next, services)
 	}
-	b.loaded = loaded
-	maps.DeleteFunc(b.rings, func(conf *pool.Zone, _ ringState) bool { return loaded[conf] == nil })
-	maps.DeleteFunc(b.preparations, func(apex name, p *preparation) bool {
-		if slices.ContainsFunc(t.DNS.Zones, func(conf *pool.Zone) bool { return conf == p.conf }) {
-			return false
-		}
-		p.cancel() // it is no longer asked for
-		return true
-	})
-	maps.DeleteFunc(b.failed, func(zone string, _ bool) bool {
-		return !slices.ContainsFunc(t.DNS.Zones, func(conf *pool.Zone) bool { return conf.Name == zone })
-	})
 	b.serials.reserve(ctx, fresh)
 
 	b.snapshot.Store(next)
 	b.handedOut.replaced(before, next, time.Now())
 	b.secondaries.keep(next)
 	b.buildTime.Store(int64(time.Since(begun)))
-	for _, z := range before.sorted {
+	for _, z := range before.without(next) {
 		if next.zones.get(z.apex) == nil {
 			b.log.Info("zone is no longer served", "zone", z.apex.label())
 		}
 	}
+}
+
+// settled reports whether a Table has the very zones of the one before, and all
+// of them are served: then only services, keys and signatures can have changed.
+func (b *builder) settled(before *snapshot, t *pool.Table) bool {
+	return before.roll != nil && len(b.preparations) == 0 &&
+		len(before.sorted) == len(t.DNS.Zones) && slices.Equal(before.roll.zones, t.DNS.Zones)
+}
+
+// follow gives next the zones of before, those anew whose answers change. It does
+// not look at zones that are not signed and whose services say what they said:
+// there may be a thousand of them.
+func (b *builder) follow(ctx context.Context, before, next *snapshot, services map[*pool.Zone]map[name]*live) {
+	next.zones, next.sorted = before.zones, before.sorted
+	next.names, next.maxLabels, next.transfers = before.names, before.maxLabels, before.transfers
+	for i, was := range before.sorted {
+		conf := next.roll.zones[i]
+		if conf.DNSSEC.Folder == "" && sameServices(services[conf], was.live) {
+			continue
+		}
+		z := b.next(ctx, conf, was.apex, services[conf], was, next.generation, b.loaded)
+		if z == was {
+			continue
+		}
+		if next.zones == before.zones {
+			next.zones, next.sorted = before.zones.clone(), slices.Clone(before.sorted)
+		}
+		z.succeed(was, conf)
+		next.zones.set(was.apex, z)
+		next.sorted[i] = z
+		next.names += z.size() - was.size()
+	}
+}
+
+// gather gives next the zones that its Table has, and reports whether one of them
+// was not served before.
+func (b *builder) gather(ctx context.Context, before, next *snapshot, services map[*pool.Zone]map[name]*live) (fresh bool) {
+	zones := next.roll.zones
+	next.zones = newTable[*zone](len(zones))
+	next.pending = make(map[name]bool)
+	next.transfers = make(map[name]*pool.Transfer, len(zones))
+	loaded := make(map[*pool.Zone]*static, len(zones))
+	for _, conf := range zones {
+		apex, err := parseName(conf.Name)
+		if err != nil {
+			b.log.Error("zone cannot be served", "zone", conf.Name, "err", err)
+			continue
+		}
+		was := before.zones.get(apex)
+		z := b.next(ctx, conf, apex, services[conf], was, next.generation, loaded)
+		if z == nil {
+			if b.preparations[apex] != nil {
+				next.pending[apex] = true
+			}
+			continue
+		}
+		z.succeed(was, conf)
+		next.transfers[apex] = &conf.Transfer
+		fresh = fresh || was == nil
+		next.zones.set(apex, z)
+		next.sorted = append(next.sorted, z)
+		next.names += z.size()
+		next.maxLabels = max(next.maxLabels, z.apexLabels)
+	}
+	b.loaded = loaded
+	maps.DeleteFunc(b.rings, func(conf *pool.Zone, _ ringState) bool { return loaded[conf] == nil })
+	maps.DeleteFunc(b.preparations, func(apex name, p *preparation) bool {
+		if slices.Contains(zones, p.conf) {
+			return false
+		}
+		p.cancel() // it is no longer asked for
+		return true
+	})
+	maps.DeleteFunc(b.failed, func(zone string, _ bool) bool {
+		return !slices.ContainsFunc(zones, func(conf *pool.Zone) bool { return conf.Name == zone })
+	})
+	return fresh
 }
 
 // next returns what is served of a zone from now on, nil if nothing can be. What

@@ -51,12 +51,12 @@ func (h *handedOut) replaced(before, now *snapshot, at time.Time) {
 		}
 	}
 	kept := make(map[*live]bool)
-	for _, z := range now.sorted {
+	for _, z := range now.without(before) {
 		for _, n := range z.live.all() {
 			kept[n.live] = true
 		}
 	}
-	for _, z := range before.sorted {
+	for _, z := range before.without(now) {
 		for _, n := range z.live.all() {
 			if n.live == nil || kept[n.live] {
 				continue

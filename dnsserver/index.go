@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"iter"
 	"math/bits"
+	"slices"
 	"unsafe"
 )
 
@@ -244,6 +245,9 @@ func newTable[V any](names int) *table[V] {
 	t.resize(names)
 	return t
 }
+
+// clone is a copy that set may change.
+func (t *table[V]) clone() *table[V] { return &table[V]{slices.Clone(t.slots), t.count} }
 
 func (t *table[V]) len() int {
 	if t == nil {

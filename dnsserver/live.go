@@ -198,7 +198,7 @@ func newRoll(t *pool.Table, before *snapshot) *roll {
 // one's that comes first by kind, then by the order of the services: the
 // configuration has refused all but targets.
 func (r *roll) services(pools []*pool.Pool) map[*pool.Zone]map[name]*live {
-	out := make(map[*pool.Zone]map[name]*live, len(r.zones))
+	out := make(map[*pool.Zone]map[name]*live)
 	for _, p := range pools {
 		for _, c := range r.pools[p] {
 			if out[c.zone] == nil {

@@ -246,6 +246,63 @@ func TestRollKeepsWhatIsTheSame(t *testing.T) {
 	}
 }
 
+// TestFollow: of many zones, a change of a service makes its own anew, and no other is
+// looked at; zones that come and go are seen.
+func TestFollow(t *testing.T) {
+	f := &fixture{down: make(map[netip.Addr]bool)}
+	for _, zone := range []string{"a.example", "b.example", "c.example", "sub.b.example"} {
+		f.zone(&pool.Zone{Name: zone, Records: ns + "www A 192.0.2.1\n"})
+	}
+	f.direct("web.b.example", "198.51.100.1", "198.51.100.2")
+	f.direct("web.sub.b.example", "198.51.100.3", "198.51.100.4")
+	h := newHouse(t, nil)
+	h.publish(f)
+	change := func(do func(), want ...string) {
+		t.Helper()
+		before := h.snapshot.Load()
+		do()
+		h.publish(f)
+		now := h.snapshot.Load()
+		var changed []string
+		for _, z := range now.without(before) {
+			changed = append(changed, z.conf.Name)
+		}
+		if !slices.Equal(changed, want) {
+			t.Errorf("%v are new, want %v", changed, want)
+		}
+		names, maxLabels := 0, 0
+		for i, z := range now.sorted {
+			if now.zones.get(z.apex) != z || now.transfers[z.apex] == nil || z.conf.Name != f.dns.Zones[i].Name {
+				t.Errorf("%s is not what is found", z.conf.Name)
+			}
+			names += z.size()
+			maxLabels = max(maxLabels, z.apexLabels)
+		}
+		if now.zones.len() != len(f.dns.Zones) || now.names != names || now.maxLabels != maxLabels {
+			t.Errorf("%d zones, %d names, at most %d labels, want %d, %d, %d", now.zones.len(), now.names, now.maxLabels, len(f.dns.Zones), names, maxLabels)
+		}
+	}
+	first := netip.MustParseAddr("198.51.100.1")
+	change(func() {})
+	change(func() { f.down[first] = true }, "b.example")
+	change(func() { f.down[netip.MustParseAddr("198.51.100.3")] = true; delete(f.down, first) }, "b.example", "sub.b.example")
+	old := h.snapshot.Load().zones
+	change(func() { f.direct("web.elsewhere.example", "198.51.100.9") })
+	if h.snapshot.Load().zones != old {
+		t.Error("the table of zones was made again")
+	}
+	change(func() { f.direct("new.c.example", "198.51.100.5") }, "c.example")
+	change(func() { f.services = f.services[:2] }, "c.example")
+	change(func() {
+		z := *f.dns.Zones[0]
+		z.Records += "new A 192.0.2.2\n"
+		f.dns.Zones[0] = &z
+	}, "a.example")
+	change(func() { f.dns.Zones = f.dns.Zones[:3] }, "b.example") // has the service of the one that is gone
+	change(func() { f.zone(&pool.Zone{Name: "d.example", Records: ns}) }, "d.example")
+	change(func() { f.down[first] = true }, "b.example")
+}
+
 // Endpoints are not known when the configuration is checked: where a target would
 // have the name of another service, that one keeps it. A service that was
 // refused its hostnames claims nothing.

@@ -41,6 +41,7 @@ type serials struct {
 	log      *slog.Logger
 	saved    map[string]savedSerial
 	current  map[string]uint32
+	moved    []string         // zones whose serials are new since they were reserved
 	requests chan saveRequest // capacity 1; nil: nothing is kept
 	ended    chan struct{}    // closed when nothing is written any more
 }
@@ -91,35 +92,42 @@ func (s *serials) begin(zone, content string, file uint32, now time.Time) uint32
 	}
 	before, known := s.saved[zone]
 	if known && before.Content == content && content != "" && !serialAfter(file, before.Serial) {
-		s.current[zone] = before.Serial
+		s.use(zone, before.Serial)
 		return before.Serial
 	}
 	serial := latest(dateSerial(now), file)
 	if known {
 		serial = latest(serial, nextSerial(before.Serial))
 	}
-	s.current[zone] = serial
+	s.use(zone, serial)
 	return serial
 }
 
 // advance returns the serial after a change of an answer.
 func (s *serials) advance(zone string, serial, file uint32) uint32 {
 	serial = latest(nextSerial(serial), file)
-	s.current[zone] = serial
+	s.use(zone, serial)
 	return serial
+}
+
+func (s *serials) use(zone string, serial uint32) {
+	s.current[zone] = serial
+	s.moved = append(s.moved, zone)
 }
 
 // reserve makes sure that no serial in use is used again after a crash. With
 // wait it does not return before that is on the disk, or the disk is too slow.
 func (s *serials) reserve(ctx context.Context, wait bool) {
 	changed := false
-	for zone, serial := range s.current {
+	for _, zone := range s.moved {
+		serial := s.current[zone]
 		before, known := s.saved[zone]
 		if !known || before.Content != "" || !serialAfter(before.Serial, serial+serialBlock/2) {
 			s.saved[zone] = savedSerial{Serial: serial + serialBlock}
 			changed = true
 		}
 	}
+	s.moved = s.moved[:0]
 	if changed {
 		s.save(ctx, wait)
 	}

@@ -23,7 +23,7 @@ type snapshot struct {
 	trustECS   []netip.Prefix // empty: all
 	roll       *roll          // nil: there was no Table
 
-	pending map[name]bool // new zones that are being prepared
+	pending map[name]bool // new zones that are being prepared; nil: none
 
 	keys      tsigKeys
 	transfers map[name]*pool.Transfer // of every zone
@@ -45,6 +45,28 @@ type zone struct {
 	negativeLive rrset // the same about a service: it may be back soon
 
 	history history // nil: nobody may copy the zone, or nothing has changed
+}
+
+// succeed makes z follow was in the history of the zone; nil: there was none.
+func (z *zone) succeed(was *zone, conf *pool.Zone) {
+	if was != nil && z != was && len(conf.Transfer.Allow) > 0 {
+		z.history = was.history.add(compare(was, z))
+	}
+}
+
+// size is how many names the zone has, roughly: one of a service may be in its file, too.
+func (z *zone) size() int { return z.nodes.len() + z.live.len() }
+
+// without returns the zones of s that are not in other, or not as they are. One
+// that stands elsewhere there may be among them.
+func (s *snapshot) without(other *snapshot) []*zone {
+	var out []*zone
+	for i, z := range s.sorted {
+		if i >= len(other.sorted) || other.sorted[i] != z {
+			out = append(out, z)
+		}
+	}
+	return out
 }
 
 // get returns the node of the name with that hash, nil if it does not exist.

@@ -63,7 +63,9 @@ func (f *fixture) table() *pool.Table {
 		}
 		pools = append(pools, pool.NewPool(s, backends))
 	}
-	return pool.NewTable(f.generation, time.Now(), &pool.Set{Host: pool.Host{Addresses: f.host, Withheld: f.withheld}, DNS: f.dns, Services: f.services}, pools)
+	dns := f.dns
+	dns.Zones = slices.Clone(dns.Zones) // those of a Table do not change
+	return pool.NewTable(f.generation, time.Now(), &pool.Set{Host: pool.Host{Addresses: f.host, Withheld: f.withheld}, DNS: dns, Services: f.services}, pools)
 }
 
 func mustName(t testing.TB, text string) name {
