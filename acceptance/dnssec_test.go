@@ -95,19 +95,25 @@ var signedQuestions = []string{
 // startSigned runs an elbow with a signed zone and returns its folder of keys.
 func startSigned(t *testing.T, backend string) (*elbow, string) {
 	t.Helper()
-	path := elbowtest.Binary(t)
+	keys := makeKey(t, "public.haslohas.com")
+	if err := os.WriteFile(filepath.Join(keys, "zone"), []byte(signedRecords), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return startElbow(t, strings.NewReplacer("KEYS", keys, "BACKEND", backend).Replace(signedConfiguration)), keys
+}
+
+// makeKey makes a key for a zone and returns the folder with it.
+func makeKey(t *testing.T, zone string) string {
+	t.Helper()
 	keys, err := os.MkdirTemp("", "elbow-keys-") // a name without what templates replace
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(keys) })
-	if out, err := exec.Command(path, "dnssec", "keygen", "--zone", "public.haslohas.com", "--dir", keys).CombinedOutput(); err != nil {
+	if out, err := exec.Command(elbowtest.Binary(t), "dnssec", "keygen", "--zone", zone, "--dir", keys).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if err := os.WriteFile(filepath.Join(keys, "zone"), []byte(signedRecords), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return startElbow(t, strings.NewReplacer("KEYS", keys, "BACKEND", backend).Replace(signedConfiguration)), keys
+	return keys
 }
 
 // signingKeys returns the keys of the zone.

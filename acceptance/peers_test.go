@@ -129,16 +129,29 @@ _sip._tcp _tcp caa weird svc cn-mx ns1 nope a.nope`) {
 // out is what servers may choose: the order, the case of names, the authority
 // section of positive answers, the additional section, and the serial.
 func lookUp(addr, name string, qtype uint16) (string, error) {
+	return lookUpWith(addr, name, qtype, false)
+}
+
+// lookUpWith is lookUp that asks for signatures and proofs where signed is set.
+func lookUpWith(addr, name string, qtype uint16, signed bool) (string, error) {
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
 	q.RecursionDesired = false
-	r, _, err := (&dns.Client{Timeout: 2 * time.Second}).Exchange(q, addr)
+	client := &dns.Client{Timeout: 2 * time.Second}
+	if signed {
+		q.SetEdns0(1232, true)
+		client.Net = "tcp" // nothing is left out
+	}
+	r, _, err := client.Exchange(q, addr)
 	if err != nil {
 		return "", err
 	}
-	authority := section(r.Ns)
-	if len(r.Answer) > 0 || r.Rcode == dns.RcodeRefused {
-		authority = ""
+	if len(r.Answer) > 0 || r.Rcode == dns.RcodeRefused { // some name themselves, and some do not
+		r.Ns = slices.DeleteFunc(r.Ns, func(rr dns.RR) bool {
+			sig, isSig := rr.(*dns.RRSIG)
+			return !signed || rr.Header().Rrtype == dns.TypeNS || isSig && sig.TypeCovered == dns.TypeNS
+		})
 	}
+	authority := section(r.Ns)
 	return fmt.Sprintf("%s aa=%t tc=%t answer[%s] authority[%s]",
 		dns.RcodeToString[r.Rcode], r.Authoritative, r.Truncated, section(r.Answer), authority), nil
 }

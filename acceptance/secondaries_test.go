@@ -90,8 +90,18 @@ func example(t *testing.T, language string, replace ...string) string {
 }
 
 // TestSecondariesFollow: Knot, NSD and BIND, with the configurations of the
-// documentation, have each change of health soon, and answer as elbow does.
+// documentation, have each change of health soon, and answer as elbow does. Where
+// the zone is signed, they do with the same signatures and proofs.
 func TestSecondariesFollow(t *testing.T) {
+	for name, signed := range map[string]bool{"unsigned": false, "signed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of the time nothing happens
+			testSecondariesFollow(t, signed)
+		})
+	}
+}
+
+func testSecondariesFollow(t *testing.T, signed bool) {
 	for _, tool := range []string{"knotd", "nsd", "named", "dig", "kzonecheck", "named-checkzone"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("%s is not installed (Debian: knot, knot-dnssecutils, nsd, bind9, bind9-utils, dnsutils)", tool)
@@ -131,10 +141,15 @@ ns.deleg 3600 A 192.0.2.99
 svc 60 HTTPS 1 . alpn=h2
 odd 60 TYPE65300 \# 3 010203
 `)
+	more := "      file: " + zone + "\n"
+	if signed {
+		keys := makeKey(t, xfrZone)
+		more += "      dnssec: {keys: " + keys + "}\n"
+	}
 	yaml := example(t, "yaml",
 		"/etc/elbow/secondary.secret", secretFile, "192.0.2.2/32", "127.0.0.1/32",
 		`{address: "192.0.2.2:53", key: secondary.haslohas.com}`, strings.Join(notify, ", "),
-		"      nameservers:", "      file: "+zone+"\n      nameservers:",
+		"      nameservers:", more+"      nameservers:",
 		"dns:\n", "dns:\n  listen: [\"DNS\"]\n  rateLimit: {perSecond: 0}\n")
 	e := startElbow(t, `
 stateDir: DIR
@@ -191,7 +206,7 @@ services:
 		for _, lag := range awaitAll(t, e.dns, followers, begun) {
 			lags[lag.name] = append(lags[lag.name], lag.d)
 		}
-		compared += sameAnswers(t, e.dns, followers)
+		compared += sameAnswers(t, e.dns, followers, signed)
 	}
 	for i := range healthChanges {
 		follow(i)
@@ -217,7 +232,7 @@ services:
 		}
 	}
 
-	checkedZone(t, e.dns, secret)
+	checkedZone(t, e.dns, secret, signed)
 
 	// Another process takes over: serials go on, and so do the secondaries.
 	before := serialAt(e.dns)
@@ -303,22 +318,23 @@ func awaitAll(t *testing.T, elbow string, followers []*follower, begun time.Time
 }
 
 // sameAnswers asks all for each name and type and returns how often. Where the
-// zone has changed meanwhile, it waits and asks again.
-func sameAnswers(t *testing.T, elbow string, followers []*follower) (asked int) {
+// zone has changed meanwhile, it waits and asks again. A signed zone is asked for
+// signatures, too.
+func sameAnswers(t *testing.T, elbow string, followers []*follower, signed bool) (asked int) {
 	t.Helper()
 	for range 20 {
 		begun := serialAt(elbow)
 		var wrong []string
 		for _, below := range []string{"", "web.", "deep.er.", "er.", "www.", "x.wild.", "wild.", "a.b.c.", "b.c.", "mail.", "deleg.", "x.deleg.", "ns.deleg.",
 			"ns1.", "svc.", "odd.", "none.", "none.web.", "_http._tcp.", "_tcp.", "_8443._foo.", "_status.", "ip-127-0-0-14.web."} {
-			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeCNAME, dns.TypeTXT, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSRV, 65300} {
-				want, err := lookUp(elbow, below+xfrZone, qtype)
+			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeCNAME, dns.TypeTXT, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSRV, 65300, dns.TypeDS, dns.TypeDNSKEY, dns.TypeCDS} {
+				want, err := lookUpWith(elbow, below+xfrZone, qtype, signed)
 				if err != nil {
 					t.Fatal(err)
 				}
 				for _, f := range followers {
 					asked++
-					if got, err := lookUp(f.addr, below+xfrZone, qtype); err != nil || got != want {
+					if got, err := lookUpWith(f.addr, below+xfrZone, qtype, signed); err != nil || got != want {
 						wrong = append(wrong, fmt.Sprintf("%s%s %s\nelbow: %s\n%s: %s %v", below, xfrZone, dns.Type(qtype), want, f.name, got, err))
 					}
 				}
@@ -341,7 +357,7 @@ func sameAnswers(t *testing.T, elbow string, followers []*follower) (asked int) 
 
 // checkedZone has the zone, as dig copies it, checked by what others check
 // zones with.
-func checkedZone(t *testing.T, addr, secret string) {
+func checkedZone(t *testing.T, addr, secret string, signed bool) {
 	t.Helper()
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -353,10 +369,14 @@ func checkedZone(t *testing.T, addr, secret string) {
 		t.Fatalf("dig: %v\n%s", err, text)
 	}
 	path := write(t, t.TempDir(), "zone", string(text))
-	for want, check := range map[string][]string{
-		`^zone \S+: loaded serial \d+\nOK\n$`: {"named-checkzone", "-i", "local", xfrZone, path},
-		`^No semantic error found\n$`:         {"kzonecheck", "-v", "-o", xfrZone, path},
-	} {
+	checks := map[string][]string{
+		`^zone \S+: loaded serial \d+( \(DNSSEC signed\))?\nOK\n$`: {"named-checkzone", "-i", "local", xfrZone, path},
+		`^No semantic error found\n$`:                              {"kzonecheck", "-v", "-o", xfrZone, path},
+	}
+	if signed {
+		checks[`(?s)^.*Zone fully signed.*$`] = []string{"dnssec-verify", "-z", "-o", xfrZone, path}
+	}
+	for want, check := range checks {
 		said, err := exec.Command(check[0], check[1:]...).CombinedOutput()
 		if err != nil || !regexp.MustCompile(want).Match(said) {
 			t.Errorf("%s: %v\n%s", check[0], err, said)
