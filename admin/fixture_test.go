@@ -97,7 +97,7 @@ func options(tables *pool.Publisher) Options {
 		Active: func(_ string, at netip.AddrPort) int {
 			return map[netip.AddrPort]int{minion1: 7, minion2: 5}[at]
 		},
-		Zones: func() []Zone { return []Zone{{"public.haslohas.com", 2026112207, 4}} },
+		Zones: func() []Zone { return []Zone{{Name: "public.haslohas.com", Serial: 2026112207, Names: 4}} },
 		Sources: func() []Source {
 			return []Source{{Name: "web/static", Endpoints: 2, Updated: time.Now().Add(-90 * time.Second)}}
 		},

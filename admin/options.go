@@ -57,6 +57,9 @@ type Zone struct {
 	Name   string
 	Serial uint32
 	Names  int
+
+	Keys    []ZoneKey // none: it is not signed
+	Expires time.Time // when the first signature does; zero: there is none
 }
 
 // A Source is one place where endpoints come from.

@@ -197,6 +197,24 @@ func TestText(t *testing.T) {
 			}
 			golden(t, name, out.String())
 		}
+		signed := server(calm(7), func(o *Options) {
+			o.Zones = func() []Zone {
+				return []Zone{
+					{Name: "public.haslohas.com", Serial: 2026112207, Names: 4, Expires: time.Now().Add(6 * 24 * time.Hour),
+						Keys: []ZoneKey{{27817, "ecdsap256", "retired"}, {123, "ecdsap256", "active"}}},
+					{Name: "overdue.haslohas.com", Serial: 3, Names: 1, Expires: time.Now().Add(signatureAlarm - time.Second),
+						Keys: []ZoneKey{{9, "ed25519", "active"}}},
+					{Name: "unsigned.haslohas.com", Serial: 1, Names: 12},
+				}
+			}
+		})
+		var out strings.Builder
+		if err := WriteStatus(&out, signed.status(), TextOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, "status-signed.txt", out.String())
+		contains(t, "page", ask(signed.handler(false), "GET", "/", "").Body.String(), "signed for 6d 0h; keys 27817 retired, 123 active",
+			`class="alarm">signed for 1d 17h; key 9 active`, "but the signatures of overdue.haslohas.com are not renewed")
 		for file, name := range map[string]string{
 			"why-hostname.txt": "web.public.haslohas.com", "why-node.txt": "minion1", "why-unknown.txt": "wbe.public.haslohas.com",
 		} {

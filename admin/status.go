@@ -2,8 +2,10 @@ package admin
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"haslohas.com/elbow/pool"
@@ -97,6 +99,34 @@ type ZoneStatus struct {
 	Name   string `json:"name"`
 	Serial uint32 `json:"serial"`
 	Names  int    `json:"names"`
+
+	Keys    []ZoneKey `json:"keys,omitempty"` // none: it is not signed
+	Expires time.Time `json:"signatures_expire,omitzero"`
+}
+
+// A ZoneKey is a key that is in a signed zone.
+type ZoneKey struct {
+	Tag       uint16 `json:"tag"`
+	Algorithm string `json:"algorithm"`
+	Stage     string `json:"stage"` // active, standby or retired
+}
+
+// signatureAlarm is when signatures should have been renewed long ago: less than a
+// quarter of their life is left.
+const signatureAlarm = 42 * time.Hour
+
+// Overdue reports whether signatures of the zone are not renewed as they should be.
+func (z *ZoneStatus) Overdue(now time.Time) bool {
+	return len(z.Keys) > 0 && z.Expires.Sub(now) < signatureAlarm
+}
+
+// KeysText says for a person which keys the zone has.
+func (z *ZoneStatus) KeysText() string {
+	var out []string
+	for _, k := range z.Keys {
+		out = append(out, fmt.Sprintf("%d %s", k.Tag, k.Stage))
+	}
+	return strings.Join(out, ", ")
 }
 
 // A SourceStatus is a place where endpoints come from.

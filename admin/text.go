@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -109,6 +110,32 @@ func clean(s string) string {
 	}, s)
 }
 
+// zones prints the zones, and how those are signed that are.
+func (p *printer) zones(zones []ZoneStatus, now time.Time) {
+	heading := []string{"ZONE", "SERIAL", "NAMES"}
+	signed := slices.ContainsFunc(zones, func(z ZoneStatus) bool { return len(z.Keys) > 0 })
+	if signed {
+		heading = append(heading, "SIGNED FOR", "KEYS")
+	}
+	var rows [][]cell
+	for i := range zones {
+		z := &zones[i]
+		row := []cell{{text: z.Name}, {text: fmt.Sprint(z.Serial), right: true}, {text: fmt.Sprint(z.Names), right: true}}
+		if signed {
+			left := cell{text: "-", right: true}
+			if len(z.Keys) > 0 {
+				left.text = age(z.Expires, now)
+			}
+			if z.Overdue(now) {
+				left.colour = "bad"
+			}
+			row = append(row, left, cell{text: z.KeysText()})
+		}
+		rows = append(rows, row)
+	}
+	p.table("", heading, rows)
+}
+
 // WriteStatus prints st for a person.
 func WriteStatus(w io.Writer, st Status, opts TextOptions) error {
 	p := &printer{TextOptions: opts}
@@ -132,11 +159,7 @@ func WriteStatus(w io.Writer, st Status, opts TextOptions) error {
 	}
 	if len(st.Zones) > 0 {
 		p.line("")
-		var rows [][]cell
-		for _, z := range st.Zones {
-			rows = append(rows, []cell{{text: z.Name}, {text: fmt.Sprint(z.Serial), right: true}, {text: fmt.Sprint(z.Names), right: true}})
-		}
-		p.table("", []string{"ZONE", "SERIAL", "NAMES"}, rows)
+		p.zones(st.Zones, st.Time)
 	}
 	if len(st.Sources) > 0 {
 		p.line("")

@@ -2,9 +2,11 @@ package dnsserver
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"haslohas.com/elbow/dnssec"
 	"haslohas.com/elbow/pool"
 )
 
@@ -78,7 +80,25 @@ func TestZones(t *testing.T) {
 	h.publish(f)
 	h.renumber(9)
 	// The apex, www, a.b.c, web and a.b; not b, c and b.c.
-	if diff := cmp.Diff([]ZoneStatus{{"example.com", 9, 5}}, h.Zones()); diff != "" {
+	if diff := cmp.Diff([]ZoneStatus{{Name: "example.com", Serial: 9, Names: 5}}, h.Zones()); diff != "" {
 		t.Errorf("want -, got +\n%s", diff)
 	}
+}
+
+func TestSignedZones(t *testing.T) {
+	h := newHouse(t, nil)
+	h.publish(signedExample(t, dnssec.Ed25519))
+	for _, z := range h.Zones() {
+		if z.Name != "example.com" {
+			continue
+		}
+		if len(z.Keys) != 1 || z.Keys[0].Algorithm != "ed25519" || z.Keys[0].Stage != "active" || z.Keys[0].Tag == 0 {
+			t.Errorf("keys %+v", z.Keys)
+		}
+		if left := time.Until(z.Expires); left > validity || left < validity-validitySpan-time.Minute {
+			t.Errorf("signatures expire in %s", left)
+		}
+		return
+	}
+	t.Error("no zone")
 }

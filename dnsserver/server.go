@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"haslohas.com/elbow/dnssec"
 	"haslohas.com/elbow/pool"
 )
 
@@ -244,13 +245,31 @@ type ZoneStatus struct {
 	Name   string // without the final dot
 	Serial uint32
 	Names  int // that own records or belong to a service
+
+	Keys    []ZoneKey // whose records are in the zone; none: it is not signed
+	Expires time.Time // when the first signature does; zero: there is none
+}
+
+// A ZoneKey is a key of a signed zone.
+type ZoneKey struct {
+	Tag       uint16
+	Algorithm string // as elbow dnssec keygen names it
+	Stage     string // what it is for now, see [dnssec.Times.Stage]
 }
 
 // Zones returns the zones that are answered, in the order of the Table.
 func (s *Server) Zones() []ZoneStatus {
 	var out []ZoneStatus
+	now := time.Now()
 	for _, z := range s.snapshot.Load().sorted {
-		out = append(out, ZoneStatus{Name: z.conf.Name, Serial: z.serial, Names: z.owners()})
+		status := ZoneStatus{Name: z.conf.Name, Serial: z.serial, Names: z.owners()}
+		if z.signed != nil {
+			status.Expires = time.Unix(z.signed.end, 0)
+			for _, k := range z.signed.ring.keys {
+				status.Keys = append(status.Keys, ZoneKey{k.Tag, dnssec.Algorithm(k.Record.Algorithm).String(), k.Times.Stage(now)})
+			}
+		}
+		out = append(out, status)
 	}
 	return out
 }

@@ -45,7 +45,11 @@ func (e *elbow) listeners() []admin.Listener {
 func (e *elbow) zones() []admin.Zone {
 	var out []admin.Zone
 	for _, z := range e.names.Zones() {
-		out = append(out, admin.Zone(z))
+		zone := admin.Zone{Name: z.Name, Serial: z.Serial, Names: z.Names, Expires: z.Expires}
+		for _, k := range z.Keys {
+			zone.Keys = append(zone.Keys, admin.ZoneKey(k))
+		}
+		out = append(out, zone)
 	}
 	return out
 }

@@ -155,10 +155,10 @@ func newDS() *cobra.Command {
 	var dir, path string
 	cmd := &cobra.Command{
 		Use:   "ds (--config FILE | --dir FOLDER) ZONE",
-		Short: "Show the keys of a zone, and the DS records for its parent",
-		Long: `Ds shows the keys of a zone, what each is for now, the DS records that the parent
-zone is to have, and the CDS and CDNSKEY records by which the zone asks for
-them.
+		Short: "Show the keys of a zone, the next step, and the DS records for its parent",
+		Long: `Ds shows the keys of a zone, what each is for now and what is to be done next, the
+DS records that the parent zone is to have, and the CDS and CDNSKEY records by
+which the zone asks for them.
 
   standby   in the zone, to follow the one that is active
   active    it signs
@@ -183,7 +183,7 @@ them.
 			if len(keys) == 0 {
 				return fmt.Errorf("there is no key of %s in %s", zone, dir)
 			}
-			return showKeys(cmd.OutOrStdout(), keys, time.Now())
+			return showKeys(cmd.OutOrStdout(), keyFolder{zone, dir}, keys, time.Now())
 		},
 	}
 	cmd.Flags().StringVarP(&path, "config", "c", "", "the configuration `FILE` that names the folder")
@@ -210,7 +210,7 @@ func keysOf(path, zone string) (string, error) {
 	return "", fmt.Errorf("%s signs no zone %s: give it dnssec with a folder of keys", path, zone)
 }
 
-func showKeys(out io.Writer, keys []*dnssec.Key, now time.Time) error {
+func showKeys(out io.Writer, at keyFolder, keys []*dnssec.Key, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "KEY\tALGORITHM\tIS\tSINCE\tNEXT CHANGE")
 	for _, k := range keys {
@@ -221,6 +221,10 @@ func showKeys(out io.Writer, keys []*dnssec.Key, now time.Time) error {
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", k.Tag, dnssec.Algorithm(k.Record.Algorithm), k.Times.Stage(now), since(k.Times, now), next)
 	}
 	err := w.Flush()
+	for _, step := range nextSteps(at, keys, now) {
+		_, e := fmt.Fprintf(out, "\n%s\n", step)
+		err = errors.Join(err, e)
+	}
 	for _, section := range []struct {
 		title  string
 		record func(*dnssec.Key) dns.RR
@@ -240,6 +244,37 @@ func showKeys(out io.Writer, keys []*dnssec.Key, now time.Time) error {
 	}
 	return err
 }
+
+// nextSteps says what is to be done to end a change of keys, in the order of
+// docs/dnssec.md; nothing where none is under way.
+func nextSteps(at keyFolder, keys []*dnssec.Key, now time.Time) (steps []string) {
+	step := func(format string, args ...any) { steps = append(steps, "next: "+fmt.Sprintf(format, args...)) }
+	var active []*dnssec.Key
+	for _, k := range keys {
+		if k.Times.Signs(now) {
+			active = append(active, k)
+		}
+	}
+	if len(active) > 1 { // only a change of the algorithm has two
+		step("give the parent zone the DS records of all keys below, and wait; then take those of the old one out, and wait;\n"+
+			"      then elbow dnssec remove --zone %s --dir %s OLD (docs/dnssec.md, Another algorithm)", at.zone, at.dir)
+		return steps
+	}
+	for _, k := range keys {
+		switch k.Times.Stage(now) {
+		case "standby":
+			step("give the parent zone all DS records below, and wait for the TTL that DS records have there;\n"+
+				"      then, not before %s: elbow dnssec activate --zone %s --dir %s %d", known(k).Format(time.RFC3339), at.zone, at.dir, k.Tag)
+		case "retired":
+			step("wait until what key %d has signed has left the caches: the longest TTL of the zone, from %s on;\n"+
+				"      then elbow dnssec remove --zone %s --dir %s %d", k.Tag, k.Times.Inactive.UTC().Format(time.RFC3339), at.zone, at.dir, k.Tag)
+		}
+	}
+	return steps
+}
+
+// known is when every cache knows a key that is in the zone.
+func known(k *dnssec.Key) time.Time { return k.Times.Publish.Add(dnssec.TTL * time.Second).UTC() }
 
 // since says when a key began to play its part.
 func since(t dnssec.Times, now time.Time) string {
@@ -286,8 +321,8 @@ func activate(out io.Writer, at keyFolder, tag string, force bool, now time.Time
 	if stage := k.Times.Stage(now); stage != "standby" {
 		return fmt.Errorf("key %d is %s: only a standby can be activated", k.Tag, stage)
 	}
-	if known := k.Times.Publish.Add(dnssec.TTL * time.Second); now.Before(known) && !force {
-		return fmt.Errorf("caches may not know key %d before %s", k.Tag, known.UTC().Format(time.RFC3339))
+	if now.Before(known(k)) && !force {
+		return fmt.Errorf("caches may not know key %d before %s", k.Tag, known(k).Format(time.RFC3339))
 	}
 	now = now.UTC().Truncate(time.Second)
 	k.Times.Activate = now

@@ -62,6 +62,18 @@ func TestKeysFromTheFirstToTheNext(t *testing.T) {
 		}
 	}
 
+	// next says which command elbow dnssec ds names, empty if it names none.
+	next := func() string {
+		t.Helper()
+		_, command, _ := strings.Cut(run(0, "active", "ds", "--dir", dir, "example.com"), "elbow dnssec ")
+		command, _, _ = strings.Cut(command, "\n")
+		return command
+	}
+	rest := " --zone example.com --dir " + dir + " "
+	if got := next(); got != "activate"+rest+standby {
+		t.Errorf("next: %q", got)
+	}
+
 	run(1, "nothing would sign", with("remove", old)...)
 	run(1, "caches may not know key "+standby, with("activate", standby)...)
 	run(1, "only a standby", with("activate", old)...)
@@ -71,7 +83,13 @@ func TestKeysFromTheFirstToTheNext(t *testing.T) {
 	if now := tags(); now["active"] != standby || now["retired"] != old {
 		t.Errorf("after the change: %v", now)
 	}
+	if got := next(); got != "remove"+rest+old {
+		t.Errorf("next: %q", got)
+	}
 	run(0, "can leave the parent", with("remove", old)...)
+	if got := next(); got != "" {
+		t.Errorf("next: %q", got)
+	}
 	if now := tags(); now["active"] != standby || now["removed"] != old {
 		t.Errorf("at the end: %v", now)
 	}
@@ -79,6 +97,9 @@ func TestKeysFromTheFirstToTheNext(t *testing.T) {
 		t.Errorf("the DS of a key that was removed is shown:\n%s", out)
 	}
 	run(0, "ed25519", with("keygen", "--algorithm", "ed25519")...)
+	if got := next(); !strings.HasPrefix(got, "remove"+rest+"OLD") {
+		t.Errorf("next: %q", got)
+	}
 }
 
 func TestCheckReadsKeys(t *testing.T) {
