@@ -35,8 +35,8 @@ type result struct {
 // A responder makes responses. It is scratch space: one serves one query at a
 // time. Its zero value is ready for use.
 type responder struct {
-	query
-	out response
+	*query // what is answered; nil: read makes room for one
+	out    response
 
 	snapshot *snapshot
 	zone     *zone
@@ -76,6 +76,14 @@ type responder struct {
 	tally      tally
 }
 
+// read takes a packet apart, see query.read. The query is r's until the next one.
+func (r *responder) read(packet []byte) verdict {
+	if r.query == nil {
+		r.query = new(query)
+	}
+	return r.query.read(packet)
+}
+
 // answer appends to dst the response to the query that was read, by what the
 // snapshot says and nothing else. It is for a verdict of resolve or reject.
 func (r *responder) answer(dst []byte, s *snapshot, v verdict, c conversation) ([]byte, result) {
@@ -92,14 +100,14 @@ func (r *responder) answer(dst []byte, s *snapshot, v verdict, c conversation) (
 		r.subnet = nil // as if it were not known here, RFC 7871 section 7.2.1
 	}
 	r.out.nsid, r.out.idle = s.nsid, c.idle
-	r.out.begin(dst, &r.query, size, c.tcp)
+	r.out.begin(dst, r.query, size, c.tcp)
 	var (
 		z      *zone
 		labels int
 		rcode  = r.rcode
 	)
 	if v == resolve {
-		z, r.apex = s.zoneOf(&r.query)
+		z, r.apex = s.zoneOf(r.query)
 		labels = r.labels - r.apex
 		switch {
 		case z == nil:
@@ -115,7 +123,7 @@ func (r *responder) answer(dst []byte, s *snapshot, v verdict, c conversation) (
 		r.out.full = true
 	}
 	truncated := r.out.full
-	r.out.finish(&r.query, rcode, z, labels, c.tcp)
+	r.out.finish(r.query, rcode, z, labels, c.tcp)
 	return r.out.buf, result{z, rcode, truncated}
 }
 

@@ -67,8 +67,12 @@ type batch struct {
 	alone    int // how many packets in a row came alone
 	singles  int // how many are received one by one from now on
 
-	out     sender
-	warming warming
+	asked    [batchSize]query
+	verdicts [batchSize]verdict
+	ahead    [batchSize]*node // see fetch
+	sink     byte             // of what is read for nothing else, lest the compiler leaves it out
+
+	out sender
 }
 
 // newBatch points the headers at their slots.
@@ -144,10 +148,10 @@ func (b *batch) receiveUpTo(most int) (int, syscall.Errno) {
 
 // query returns a packet that was received and who has sent it.
 func (b *batch) query(i int) ([]byte, netip.AddrPort) {
-	h := &b.in[i]
-	packet := b.queries[i][:min(h.size, maxQuery)]
-	return packet, senderOf(&b.from[i])
+	return b.packet(i), senderOf(&b.from[i])
 }
+
+func (b *batch) packet(i int) []byte { return b.queries[i][:min(b.in[i].size, maxQuery)] }
 
 // senderOf reads a socket address of IPv6 or IPv4. An IPv4 address is never in
 // IPv6 form.
@@ -285,10 +289,14 @@ func (b *batchSocket) serve(s *Server, l *listener, shard int) {
 	}
 }
 
-// answerBatch answers what was received last.
+// answerBatch answers what was received last, all of it by one snapshot.
 func (s *Server) answerBatch(r *responder, b *batch, shard int) {
-	if snap := s.snapshot.Load(); b.received > 1 && snap.names >= warmFrom {
-		b.warm(r, snap)
+	snap := s.snapshot.Load()
+	for i := range b.received {
+		b.verdicts[i] = b.asked[i].read(b.packet(i))
+	}
+	if b.received > 1 && snap.names >= fetchFrom {
+		b.fetch(snap)
 	}
 	for i := range b.received {
 		packet, client := b.query(i)
@@ -297,7 +305,8 @@ func (s *Server) answerBatch(r *responder, b *batch, shard int) {
 			continue
 		}
 		r.port, r.control = client.Port(), b.control[i][:b.in[i].Controllen]
-		if out := s.respond(r, b.out.response(), packet, client.Addr(), shard, false); out != nil {
+		r.query = &b.asked[i]
+		if out := s.reply(r, snap, b.verdicts[i], b.out.response(), packet, client.Addr(), shard, false); out != nil {
 			b.answer(i, out)
 		}
 	}

@@ -77,7 +77,7 @@ func (s *Server) Explain(text string) (Explanation, bool) {
 // explainZone returns the zone of a name.
 func (r *responder) explainZone(snap *snapshot, owner name) *zone {
 	r.ask(owner, typeA)
-	z, _ := snap.zoneOf(&r.query)
+	z, _ := snap.zoneOf(r.query)
 	return z
 }
 

@@ -119,7 +119,7 @@ func lowerWord(w uint64) uint64 {
 // reads it sees no change: set is for its maker.
 //
 // To find a name takes one way to memory, which depends on nothing but the hash,
-// and one to compare the name: see batch.warm.
+// and one to compare the name: see batch.fetch.
 type table[V any] struct {
 	slots []tableSlot[V] // half of them free, so that a search ends soon
 	count int

@@ -307,7 +307,7 @@ func TestQueryLogFullDisk(t *testing.T) {
 		s := New(Options{Table: new(pool.Publisher), Stdout: disk, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		l := newQueryLog(pool.QueryLog{File: "stdout", Sample: 1}, s)
 		put := func() {
-			var r responder
+			r := responder{query: new(query)}
 			r.outcome.rcode = rcodeRefused
 			l.see(&r, nil, client, 0, false)
 			l.queue.drain(l.add)

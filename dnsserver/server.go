@@ -278,20 +278,24 @@ func (s *Server) Zones() []ZoneStatus {
 // is none. It is the one way from a packet to a response. Over TCP it may leave
 // the response to r.transfer. What it counts by UDP is known after tell.
 func (s *Server) respond(r *responder, dst, packet []byte, client netip.Addr, shard int, tcp bool) []byte {
-	v := r.read(packet)
+	return s.reply(r, s.snapshot.Load(), r.read(packet), dst, packet, client, shard, tcp)
+}
+
+// reply is respond by a snapshot, for a packet that r has read.
+func (s *Server) reply(r *responder, snap *snapshot, v verdict, dst, packet []byte, client netip.Addr, shard int, tcp bool) []byte {
 	if v == ignore {
 		s.counts.drop(shard, dropMalformed)
 		return nil
 	}
 	r.outcome = result{rcode: noResponse}
 	chance := rand.Uint64()
-	out := s.decide(r, v, dst, packet, client, shard, tcp, uint32(chance))
+	out := s.decide(r, snap, v, dst, packet, client, shard, tcp, uint32(chance))
 	if r.handsOver && r.transfer != nil {
 		return out
 	}
 	size := max(0, len(out)-len(dst))
 	if out != nil {
-		r.tally.add(&r.query, len(packet), size)
+		r.tally.add(r.query, len(packet), size)
 		if tcp {
 			r.tally.tell(&s.counts.shards[shard%shards].tally, tcp)
 		}
@@ -309,11 +313,10 @@ func (s *Server) tell(r *responder, shard int) {
 }
 
 // decide is respond for a packet that was read.
-func (s *Server) decide(r *responder, v verdict, dst, packet []byte, client netip.Addr, shard int, tcp bool, random uint32) []byte {
-	snap := s.snapshot.Load()
+func (s *Server) decide(r *responder, snap *snapshot, v verdict, dst, packet []byte, client netip.Addr, shard int, tcp bool, random uint32) []byte {
 	r.generation = snap.generation
 	if r.cookie != nil {
-		snap.cookies.serve(&r.query, client, time.Now())
+		snap.cookies.serve(r.query, client, time.Now())
 		if r.question == nil && len(r.cookie) > clientCookieLen && !r.proven {
 			r.rcode = rcodeBadCookie // RFC 7873 section 5.4
 		}

@@ -106,7 +106,7 @@ func (s *Server) special(r *responder, dst, packet []byte, snap *snapshot, clien
 	v := reject
 	r.rcode = rcodeSuccess
 	if r.tsigKey != nil {
-		sig, r.rcode = snap.keys.verify(packet, &r.query, now)
+		sig, r.rcode = snap.keys.verify(packet, r.query, now)
 	}
 	if r.rcode == rcodeSuccess {
 		v = r.judge()
@@ -351,14 +351,14 @@ func (e *envelope) add(owner name, wire []byte) error {
 
 // begin begins a message. Each has the question, RFC 5936 section 2.2.1.
 func (e *envelope) begin() {
-	e.out.begin(e.buf, &e.query, e.size-e.signer.room(), e.tcp)
+	e.out.begin(e.buf, e.query, e.size-e.signer.room(), e.tcp)
 	e.out.setFlags(flagAA)
 	e.open, e.owner = true, ""
 }
 
 // flush sends the message.
 func (e *envelope) flush() error {
-	e.out.finish(&e.query, rcodeSuccess, e.transfer.zone, 0, e.tcp)
+	e.out.finish(e.query, rcodeSuccess, e.transfer.zone, 0, e.tcp)
 	message := e.signer.sign(e.out.buf, e.out.base, time.Now())
 	e.open = false
 	e.edns = false // RFC 5936 section 2.2.5: the first message is enough
