@@ -327,15 +327,15 @@ func awaitAll(t *testing.T, elbow string, followers []*follower, begun time.Time
 // signatures, too.
 func sameAnswers(t *testing.T, elbow string, followers []*follower, signed bool) (asked int) {
 	t.Helper()
-	below := []string{"", "web.", "deep.er.", "er.", "www.", "x.wild.", "wild.", "a.b.c.", "b.c.", "mail.", "deleg.", "x.deleg.", "ns.deleg.",
+	owners := []string{"", "web.", "deep.er.", "er.", "www.", "x.wild.", "wild.", "a.b.c.", "b.c.", "mail.", "deleg.", "x.deleg.", "ns.deleg.",
 		"ns1.", "svc.", "odd.", "none.", "none.web.", "_http._tcp.", "_tcp.", "_8443._foo.", "_status.", "ip-127-0-0-14.web."}
 	if signed { // an unsigned zone cannot say that there is such a name
-		below = append(below, "gone.")
+		owners = append(owners, "gone.")
 	}
 	for range 20 {
 		begun := serialAt(elbow)
 		var wrong []string
-		for _, below := range below {
+		for _, below := range owners {
 			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeCNAME, dns.TypeTXT, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeSRV, 65300, dns.TypeDS, dns.TypeDNSKEY, dns.TypeCDS} {
 				want, err := lookUpWith(elbow, below+xfrZone, qtype, signed)
 				if err != nil {

@@ -60,6 +60,7 @@ type Zone struct {
 
 	Keys    []ZoneKey // none: it is not signed
 	Expires time.Time // when the first signature does; zero: there is none
+	Overdue bool      // signatures are not renewed as they should be
 }
 
 // A Source is one place where endpoints come from.

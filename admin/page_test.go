@@ -202,7 +202,7 @@ func TestText(t *testing.T) {
 				return []Zone{
 					{Name: "public.haslohas.com", Serial: 2026112207, Names: 4, Expires: time.Now().Add(6 * 24 * time.Hour),
 						Keys: []ZoneKey{{27817, "ecdsap256", "retired"}, {123, "ecdsap256", "active"}}},
-					{Name: "overdue.haslohas.com", Serial: 3, Names: 1, Expires: time.Now().Add(signatureAlarm - time.Second),
+					{Name: "overdue.haslohas.com", Serial: 3, Names: 1, Expires: time.Now().Add(41 * time.Hour), Overdue: true,
 						Keys: []ZoneKey{{9, "ed25519", "active"}}},
 					{Name: "unsigned.haslohas.com", Serial: 1, Names: 12},
 				}

@@ -102,6 +102,7 @@ type ZoneStatus struct {
 
 	Keys    []ZoneKey `json:"keys,omitempty"` // none: it is not signed
 	Expires time.Time `json:"signatures_expire,omitzero"`
+	Overdue bool      `json:"signatures_overdue,omitempty"` // they are not renewed as they should be
 }
 
 // A ZoneKey is a key that is in a signed zone.
@@ -109,15 +110,6 @@ type ZoneKey struct {
 	Tag       uint16 `json:"tag"`
 	Algorithm string `json:"algorithm"`
 	Stage     string `json:"stage"` // active, standby or retired
-}
-
-// signatureAlarm is when signatures should have been renewed long ago: less than a
-// quarter of their life is left.
-const signatureAlarm = 42 * time.Hour
-
-// Overdue reports whether signatures of the zone are not renewed as they should be.
-func (z *ZoneStatus) Overdue(now time.Time) bool {
-	return len(z.Keys) > 0 && z.Expires.Sub(now) < signatureAlarm
 }
 
 // KeysText says for a person which keys the zone has.

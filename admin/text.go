@@ -126,7 +126,7 @@ func (p *printer) zones(zones []ZoneStatus, now time.Time) {
 			if len(z.Keys) > 0 {
 				left.text = age(z.Expires, now)
 			}
-			if z.Overdue(now) {
+			if z.Overdue {
 				left.colour = "bad"
 			}
 			row = append(row, left, cell{text: z.KeysText()})

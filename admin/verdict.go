@@ -170,7 +170,7 @@ func overall(st *Status) Verdict {
 		if i := slices.IndexFunc(st.Delegations, func(d Delegation) bool { return !d.OK }); i >= 0 {
 			return Verdict{Warn, "All backends are up, but the delegation of " + st.Delegations[i].Zone + " is not as it must be"}
 		}
-		if i := slices.IndexFunc(st.Zones, func(z ZoneStatus) bool { return z.Overdue(st.Time) }); i >= 0 {
+		if i := slices.IndexFunc(st.Zones, func(z ZoneStatus) bool { return z.Overdue }); i >= 0 {
 			return Verdict{Warn, "All backends are up, but the signatures of " + st.Zones[i].Name + " are not renewed"}
 		}
 		of := " of " + number(len(st.Services), "service")

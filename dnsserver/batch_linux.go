@@ -67,7 +67,7 @@ type batch struct {
 	alone    int // how many packets in a row came alone
 	singles  int // how many are received one by one from now on
 
-	asked    [batchSize]query
+	asked    [batchSize]query // what they say
 	verdicts [batchSize]verdict
 	ahead    [batchSize]*node // see fetch
 	sink     byte             // of what is read for nothing else, lest the compiler leaves it out

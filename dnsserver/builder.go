@@ -91,6 +91,7 @@ func (b *builder) follow(ctx context.Context, before, next *snapshot, services m
 		if conf.DNSSEC.Folder == "" && sameServices(services[conf], was.live) {
 			continue
 		}
+		// Not nil: there is the one before.
 		z := b.next(ctx, conf, was.apex, services[conf], was, next.generation, b.loaded)
 		if z == was {
 			continue

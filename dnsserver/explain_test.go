@@ -1,7 +1,9 @@
 package dnsserver
 
 import (
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -85,20 +87,38 @@ func TestZones(t *testing.T) {
 	}
 }
 
+// TestSignedZones: a zone tells its keys, how long its signatures last, and that
+// nobody renews them.
 func TestSignedZones(t *testing.T) {
-	h := newHouse(t, nil)
-	h.publish(signedExample(t, dnssec.Ed25519))
-	for _, z := range h.Zones() {
-		if z.Name != "example.com" {
-			continue
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, nil)
+		h.publish(signedExample(t, dnssec.Ed25519))
+		zone := func() ZoneStatus {
+			t.Helper()
+			zones := h.Zones()
+			i := slices.IndexFunc(zones, func(z ZoneStatus) bool { return z.Name == "example.com" })
+			if i < 0 {
+				t.Fatal("no zone")
+			}
+			return zones[i]
 		}
+		z := zone()
 		if len(z.Keys) != 1 || z.Keys[0].Algorithm != "ed25519" || z.Keys[0].Stage != "active" || z.Keys[0].Tag == 0 {
 			t.Errorf("keys %+v", z.Keys)
 		}
 		if left := time.Until(z.Expires); left > validity || left < validity-validitySpan-time.Minute {
 			t.Errorf("signatures expire in %s", left)
 		}
-		return
-	}
-	t.Error("no zone")
+		if z.Overdue {
+			t.Error("new signatures are overdue")
+		}
+		time.Sleep(time.Until(z.Expires) - overdue)
+		if z := zone(); z.Overdue {
+			t.Error("overdue too early")
+		}
+		time.Sleep(time.Second)
+		if z := zone(); !z.Overdue {
+			t.Error("not overdue")
+		}
+	})
 }

@@ -21,6 +21,10 @@ const (
 	validity     = 7 * 24 * time.Hour
 	validitySpan = 24 * time.Hour
 
+	// overdue is how much of its life a signature should never be down to: it is
+	// renewed at the half.
+	overdue = validity / 4
+
 	// backdate is how long before it is made a signature begins to be valid:
 	// for clocks that are late. By chance it is up to twice that.
 	backdate = time.Hour

@@ -97,7 +97,7 @@ func TestSignaturesAreRenewed(t *testing.T) {
 		for range 4 * 30 {
 			time.Sleep(6 * time.Hour)
 			h.check()
-			if left := time.Until(time.Unix(h.snapshot.Load().sorted[0].signed.end, 0)); left < validity/4 {
+			if left := time.Until(time.Unix(h.snapshot.Load().sorted[0].signed.end, 0)); left < overdue {
 				t.Fatalf("a signature ends in %v", left)
 			}
 		}

@@ -248,6 +248,7 @@ type ZoneStatus struct {
 
 	Keys    []ZoneKey // whose records are in the zone; none: it is not signed
 	Expires time.Time // when the first signature does; zero: there is none
+	Overdue bool      // signatures are not renewed as they should be
 }
 
 // A ZoneKey is a key of a signed zone.
@@ -265,6 +266,7 @@ func (s *Server) Zones() []ZoneStatus {
 		status := ZoneStatus{Name: z.conf.Name, Serial: z.serial, Names: z.owners()}
 		if z.signed != nil {
 			status.Expires = time.Unix(z.signed.end, 0)
+			status.Overdue = status.Expires.Sub(now) < overdue
 			for _, k := range z.signed.ring.keys {
 				status.Keys = append(status.Keys, ZoneKey{k.Tag, dnssec.Algorithm(k.Record.Algorithm).String(), k.Times.Stage(now)})
 			}

@@ -45,7 +45,7 @@ func (e *elbow) listeners() []admin.Listener {
 func (e *elbow) zones() []admin.Zone {
 	var out []admin.Zone
 	for _, z := range e.names.Zones() {
-		zone := admin.Zone{Name: z.Name, Serial: z.Serial, Names: z.Names, Expires: z.Expires}
+		zone := admin.Zone{Name: z.Name, Serial: z.Serial, Names: z.Names, Expires: z.Expires, Overdue: z.Overdue}
 		for _, k := range z.Keys {
 			zone.Keys = append(zone.Keys, admin.ZoneKey(k))
 		}
